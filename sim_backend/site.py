@@ -1,0 +1,127 @@
+"""What a site is: domains with budgets and protection, groups of servers, and the path on which caps travel."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from policies.errors import ConfigError
+
+
+class Guarantee(StrEnum):
+    """What the controller promises a domain."""
+
+    HARD = "hard"
+    REACTIVE = "reactive"
+
+
+class Path(StrEnum):
+    """How commands reach the GPUs."""
+
+    OUT_OF_BAND = "out-of-band"
+    IN_BAND = "in-band"
+
+
+@dataclass(frozen=True, slots=True)
+class Actuation:
+    """Delays and losses of one command path. POLCA table 1 for out-of-band, NVML measurements for in-band."""
+
+    path: Path
+    latency_s: float
+    """From a cap command on the wire to the GPU obeying it."""
+    brake_latency_s: float
+    """From the brake command to all GPUs at the brake clock."""
+    failure_probability: float = 0.0
+    """Chance that a cap command is lost without an error, per server and command."""
+    meter_window_s: int = 2
+    """The row meter averages over this."""
+    meter_delay_s: int = 2
+    """The row meter's reading arrives this long after its window has ended."""
+    sample_delay_s: int = 0
+    """A server's sample (mean over 1 s) arrives this long after its window has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Minimum-trip edge of what protects a domain: how long it surely carries an overload."""
+
+    rating_ratio: float = 1.0
+    """Rated power over the domain's provisioned power."""
+    points: tuple[tuple[float, float], ...] = ((1.0, 10.0),)
+    """(load over rating, seconds it is carried), rising in load; log-log between, the last held beyond."""
+    cooling_s: float = 60.0
+    """Time constant with which the thermal state falls below the rating."""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A node of the electrical tree with a budget."""
+
+    name: str
+    level: str
+    parent: str | None
+    budget_w: float | None
+    """None: derived as peak of the uncapped reference run / `peak_ratio`."""
+    peak_ratio: float | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGroup:
+    """Servers alike in all that matters; `count` is the number before any are added."""
+
+    domain: str
+    profile: str
+    count: int
+    priority: str
+    """'high' or 'low'."""
+    failsafe_w: float
+    other_w: float | None = None
+    """Overrides the profile's non-GPU watts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Targets of one priority class; a request is good if it meets both."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything about the place; what is asked of it (trace, policies, ratios) comes beside it."""
+
+    name: str
+    guarantee: Guarantee
+    domains: tuple[Domain, ...]
+    servers: tuple[ServerGroup, ...]
+    actuation: Actuation
+    slo: dict[str, Slo]
+    """Keyed by priority."""
+    lease_s: float = 10.0
+    tick_s: float = 1.0
+    settle_s: float = 2.0
+    enforce_s: float = 1.0
+    stale_s: float = 5.0
+    raise_share_per_s: float = 0.05
+    """I5: how much of a budget un-capping may hand out, and what share of servers may be un-clocked, per second."""
+    model_error: float = 0.10
+    """The controller's model parameters are off by a seeded factor in 1 +- this, per server."""
+    low_share: float = 0.5
+    """Share of requests without a priority of their own that are low priority."""
+    policy: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Overrides of policy parameters, by policy name."""
+    workload: dict[str, float] = field(default_factory=dict)
+    """Overrides of the parameters of the built-in workload."""
+
+    def domain(self, name: str) -> Domain:
+        """The domain called `name`."""
+        for domain in self.domains:
+            if domain.name == name:
+                return domain
+        raise ConfigError(f"domain '{name}' is not declared in site '{self.name}'")
+
+    def with_budget(self, name: str, budget_w: float) -> "Site":
+        """The same site, one budget settled."""
+        domains = tuple(replace(d, budget_w=budget_w) if d.name == name else d for d in self.domains)
+        return replace(self, domains=domains)
