@@ -1,0 +1,207 @@
+"""What one model on one kind of server draws and how fast it is, as one TOML file per pair with a source per number."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from policies.errors import ConfigError
+
+SHIPPED = Path(__file__).parent / "profiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A server model under one language model; the parameters of `policies.models` and of the plant."""
+
+    name: str
+    gpus: int
+    tdp_w: float
+    """Per GPU, as all GPU watts here."""
+    idle_w: float
+    """Model loaded, nothing to do."""
+    max_mhz: float
+    min_mhz: float
+    min_limit_w: float
+    """Lowest power limit the GPU accepts."""
+    nameplate_w: float
+    """Server's rated maximum."""
+    other_w: float
+    """Server less its GPUs, running."""
+    other_max_w: float
+    """The same with fans hot and CPUs busy; caps are derived with this."""
+    overshoot_ratio: float
+    """What a GPU may draw over its power limit, as a 1 s mean."""
+    kv_tokens: int
+    """Tokens of KV cache the whole server holds."""
+    max_batch: int
+    max_batch_tokens: int
+    mixed_batch_factor: float
+    """Time of an iteration that mixes prompts and decodes over that of the prompts alone."""
+    prefill_base_s: float
+    prefill_per_token_s: float
+    prefill_per_token2_s: float
+    prefill_clock_share: float
+    decode_base_s: float
+    decode_per_request_s: float
+    decode_per_context_s: float
+    decode_clock_share: float
+    prefill_at_128: float
+    """Ratios of TDP, as the two below and `decode_ratio`."""
+    prefill_per_octave: float
+    prefill_ceiling: float
+    decode_ratio: float
+    prefill_static_share: float
+    prefill_exponent: float
+    decode_static_share: float
+    decode_exponent: float
+    provenance: dict[str, str] = field(default_factory=dict, compare=False)
+    """Source of each number, by field; fit errors under `prefill_time.fit` and alike."""
+
+
+WHOLE = frozenset({"gpus", "kv_tokens", "max_batch", "max_batch_tokens"})
+
+# section -> {key in the file: field of Profile}
+SECTIONS: dict[str, dict[str, str]] = {
+    "gpu": {k: k for k in ("tdp_w", "idle_w", "max_mhz", "min_mhz", "min_limit_w", "overshoot_ratio")},
+    "server": {k: k for k in ("gpus", "nameplate_w", "other_w", "other_max_w")},
+    "engine": {k: k for k in ("kv_tokens", "max_batch", "max_batch_tokens", "mixed_batch_factor")},
+    "prefill_time": {k: f"prefill_{k}" for k in ("base_s", "per_token_s", "per_token2_s", "clock_share")},
+    "decode_time": {k: f"decode_{k}" for k in ("base_s", "per_request_s", "per_context_s", "clock_share")},
+    "prefill_power": {k: f"prefill_{k}" for k in ("at_128", "per_octave", "ceiling", "static_share", "exponent")},
+    "decode_power": {k: f"decode_{k}" for k in ("ratio", "static_share", "exponent")},
+}
+
+# Allowed closed range of a field; the rest must be finite and >= 0.
+RANGES: dict[str, tuple[float, float]] = {
+    "gpus": (1, 1024),
+    "tdp_w": (1.0, math.inf),
+    "max_mhz": (1.0, math.inf),
+    "min_mhz": (1.0, math.inf),
+    "min_limit_w": (1.0, math.inf),
+    "nameplate_w": (1.0, math.inf),
+    "overshoot_ratio": (1.0, 2.0),
+    "kv_tokens": (1, math.inf),
+    "max_batch": (1, math.inf),
+    "max_batch_tokens": (1, math.inf),
+    "mixed_batch_factor": (1.0, 10.0),
+    "prefill_clock_share": (0.0, 1.0),
+    "decode_clock_share": (0.0, 1.0),
+    "prefill_ceiling": (0.0, 2.0),
+    "decode_ratio": (0.0, 2.0),
+    "prefill_static_share": (0.0, 0.99),
+    "decode_static_share": (0.0, 0.99),
+    "prefill_exponent": (0.1, 10.0),
+    "decode_exponent": (0.1, 10.0),
+}
+
+# (smaller, larger, what goes wrong otherwise)
+ORDER: tuple[tuple[str, str, str], ...] = (
+    ("idle_w", "tdp_w", "an idle GPU would draw more than a full one"),
+    ("min_limit_w", "tdp_w", "no power limit could be set"),
+    ("min_mhz", "max_mhz", "no clock could be set"),
+    ("prefill_at_128", "prefill_ceiling", "prefill power would fall with the batch"),
+    ("other_w", "other_max_w", "a cap derived from other_max_w would not hold the server"),
+    ("other_max_w", "nameplate_w", "nothing would be left for GPUs"),
+)
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Names that `load_profile` knows without a path, sorted."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+
+
+def load_profile(name: str) -> Profile:
+    """The shipped profile called `name`, or the one in the file `name` if that ends in `.toml`.
+
+    Raises:
+        ConfigError: no such profile, or a file that is not a whole and plausible one.
+    """
+    path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
+    if "/" in name and not name.endswith(".toml"):
+        raise ConfigError(f"profile '{name}': a path to a profile must end in .toml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(shipped_names())
+        raise ConfigError(
+            f"profile '{name}' cannot be read; use a .toml file that exists or one of: {known}"
+        ) from error
+    return parse_profile(text, where=str(path))
+
+
+def parse_profile(text: str, where: str) -> Profile:
+    """A profile from the text of its TOML file; `where` names the file in errors."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML, {error}") from error
+    name = tree.get("name")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f'{where}: name is missing; give the pair as name = "server__model"')
+    _same_keys(tree, {"name", "command", *SECTIONS}, {"name", *SECTIONS}, where)
+    numbers: dict[str, Any] = {}
+    provenance: dict[str, str] = {}
+    if "command" in tree:
+        provenance["command"] = str(tree["command"])
+    for section, fields in SECTIONS.items():
+        table = _table(tree, section, where)
+        _same_keys(table, {*fields, "source", "fit"}, {*fields, "source"}, f"{where} [{section}]")
+        source = _table(table, "source", f"{where} [{section}]")
+        _same_keys(source, set(fields), set(fields), f"{where} [{section}.source]")
+        for key, target in fields.items():
+            numbers[target] = _number(table[key], target, f"{where} [{section}] {key}")
+            provenance[target] = _text(source[key], f"{where} [{section}.source] {key}")
+        if "fit" in table:
+            fit = _table(table, "fit", f"{where} [{section}]")
+            provenance[f"{section}.fit"] = ", ".join(f"{key} {value}" for key, value in fit.items())
+    _check_order(numbers, where)
+    return Profile(name=name, **numbers, provenance=provenance)
+
+
+def _table(tree: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = tree[key]
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: {key} must be a table, not {value!r}")
+    return value
+
+
+def _same_keys(table: Mapping[str, Any], allowed: set[str], required: set[str], where: str) -> None:
+    unknown = sorted(set(table) - allowed)
+    if unknown:
+        raise ConfigError(f"{where}: unknown key '{unknown[0]}'; allowed are {', '.join(sorted(allowed))}")
+    missing = sorted(required - set(table))
+    if missing:
+        raise ConfigError(f"{where}: '{missing[0]}' is missing; every number must be given, with its source")
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{where}: the source of a number must be a text, not {value!r}")
+    return value
+
+
+def _number(value: object, target: str, where: str) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{where} = {value!r} must be a number")
+    if target in WHOLE and not isinstance(value, int):
+        raise ConfigError(f"{where} = {value!r} must be a whole number")
+    low, high = RANGES.get(target, (0.0, math.inf))
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ConfigError(f"{where} = {value!r} is outside {low:g} .. {high:g}")
+    return value if target in WHOLE else float(value)
+
+
+def _check_order(numbers: Mapping[str, float], where: str) -> None:
+    for smaller, larger, otherwise in ORDER:
+        if numbers[smaller] > numbers[larger]:
+            raise ConfigError(
+                f"{where}: {smaller} = {numbers[smaller]:g} must not exceed {larger} = {numbers[larger]:g}: "
+                f"otherwise {otherwise}"
+            )
+    if numbers["prefill_base_s"] + numbers["prefill_per_token_s"] + numbers["prefill_per_token2_s"] <= 0.0:
+        raise ConfigError(f"{where}: a prefill of one token must take time")
+    if numbers["decode_base_s"] + numbers["decode_per_request_s"] <= 0.0:
+        raise ConfigError(f"{where}: a decode of one sequence must take time")
