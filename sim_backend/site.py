@@ -1,5 +1,7 @@
 """What a site is: domains with budgets and protection, groups of servers, and the path on which caps travel."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -39,6 +41,15 @@ class Actuation:
     """A server's sample (mean over 1 s) arrives this long after its window has ended."""
 
 
+OUT_OF_BAND = Actuation(Path.OUT_OF_BAND, latency_s=40.0, brake_latency_s=5.0)
+"""POLCA table 1: caps through the BMC take up to 40 s, the power brake 5 s, the row meter is 2 s late."""
+
+IN_BAND = Actuation(Path.IN_BAND, latency_s=0.05, brake_latency_s=0.05)
+"""NVML clock locks are serialised in the driver: 8 GPUs x 6 ms, and about 1 ms to settle. The row meter is the same."""
+
+PATH_DEFAULTS = {Path.OUT_OF_BAND: OUT_OF_BAND, Path.IN_BAND: IN_BAND}
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """Minimum-trip edge of what protects a domain: how long it surely carries an overload."""
@@ -50,6 +61,20 @@ class Breaker:
     cooling_s: float = 60.0
     """Time constant with which the thermal state falls below the rating."""
     source: str = ""
+
+    def carried_s(self, load_ratio: float) -> float:
+        """Seconds for which `load_ratio` x the rating is surely carried; infinite up to the rating itself."""
+        if load_ratio <= 1.0:
+            return math.inf
+        below = [point for point in self.points if point[0] <= load_ratio]
+        above = [point for point in self.points if point[0] > load_ratio]
+        if not below:
+            return above[0][1]
+        if not above:
+            return below[-1][1]
+        (load0, time0), (load1, time1) = below[-1], above[0]
+        share = math.log(load_ratio / load0) / math.log(load1 / load0)
+        return time0 * math.pow(time1 / time0, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +102,8 @@ class ServerGroup:
     failsafe_w: float
     other_w: float | None = None
     """Overrides the profile's non-GPU watts."""
+    role: str = "mixed"
+    """Phases its engine runs: 'mixed' is prefill and decode in the same batches, the one kind simulated so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +147,20 @@ class Site:
             if domain.name == name:
                 return domain
         raise ConfigError(f"domain '{name}' is not declared in site '{self.name}'")
+
+    def below(self, name: str) -> Iterator[ServerGroup]:
+        """Server groups fed by the domain called `name`, directly or through domains below it."""
+        parents = {domain.name: domain.parent for domain in self.domains}
+        for group in self.servers:
+            at: str | None = group.domain
+            while at is not None and at != name:
+                at = parents[at]
+            if at == name:
+                yield group
+
+    def failsafe_sum_w(self, name: str) -> float:
+        """What the servers of a domain may draw at most once all leases have ended; its lowest admissible budget."""
+        return sum(group.count * group.failsafe_w for group in self.below(name))
 
     def with_budget(self, name: str, budget_w: float) -> "Site":
         """The same site, one budget settled."""
