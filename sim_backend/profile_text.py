@@ -1,0 +1,37 @@
+"""Text of a profile's TOML file and of the page that reports the fits."""
+
+import json
+from collections.abc import Mapping
+
+from sim_backend.fits import Fit
+from sim_backend.hardware import Fact
+from sim_backend.profile import SECTIONS, WHOLE
+
+
+def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]], fits: Mapping[str, Fit]) -> str:
+    """The TOML file: sections of numbers, each followed by its sources and, where fitted, its errors."""
+    lines = [
+        "# Written by the command below; a number is changed in sim_backend/hardware.py or by new measurements.",
+        "# Fit errors are fractions of one. Abbreviations of sources: docs/data.md.",
+        f"name = {_quoted(name)}",
+        f"command = {_quoted(command)}",
+    ]
+    for section, keys in SECTIONS.items():
+        lines += ["", f"[{section}]"]
+        lines += [f"{key} = {_number(facts[section][key].value, target)}" for key, target in keys.items()]
+        lines += ["", f"[{section}.source]"]
+        lines += [f"{key} = {_quoted(facts[section][key].source)}" for key in keys]
+        if section in fits:
+            fit = fits[section]
+            lines += ["", f"[{section}.fit]", f"points = {fit.points}"]
+            lines += [f"median_error = {fit.median_error!r}", f"worst_error = {fit.worst_error!r}"]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float, target: str) -> str:
+    return str(int(value)) if target in WHOLE else repr(float(value))
+
+
+def _quoted(text: str) -> str:
+    # Within ASCII a JSON string is a TOML basic string.
+    return json.dumps(text)
