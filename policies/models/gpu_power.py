@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 Num = TypeVar("Num", float, NDArray[np.float64])
 
 
-def clock_factor(clock_ratio: Num, static_share: float, exponent: float) -> Num:
+def clock_factor(clock_ratio: Num, static_share: Num | float, exponent: Num | float) -> Num:
     """Power at `clock_ratio` over power at full clock, of one phase at constant load."""
-    return static_share + (1.0 - static_share) * clock_ratio**exponent
+    result: Num = static_share + (1.0 - static_share) * clock_ratio**exponent
+    return result
 
 
 def clock_ratio_at(power_ratio: Num, static_share: float, exponent: float) -> Num:
