@@ -128,8 +128,8 @@ def _kv_tokens(llm: Llm, server: Hardware) -> Fact:
     return Fact(
         tokens,
         f"derived: ({gpus} x {server.gpu_bytes / 1e9:g}e9 B x {MEMORY_SHARE:g} - {llm.weights_bytes / 1e9:g}e9 B) / "
-        f"(2 x {llm.layers} x {llm.kv_width} x 2 B) = {room_bytes / 1e9:g}e9 / {per_token_bytes} = {tokens}; {llm.why}; "
-        f"{MEMORY_SHARE:g} of memory is vLLM's default",
+        f"(2 x {llm.layers} x {llm.kv_width} x 2 B) = {room_bytes / 1e9:g}e9 / {per_token_bytes} = {tokens}; "
+        f"{llm.why}; {MEMORY_SHARE:g} of memory is vLLM's default",
     )
 
 
@@ -193,7 +193,9 @@ def _decode_clock_share(facts: Facts, model: str, server: Hardware) -> Fact:
         said += f", and 5 % for BLOOM at 13 % less peak power, by the power law 1/phi - 1 = {stretch[1]:.3f}"
     bound = sum(s * x for s, x in zip(stretch, loss, strict=True)) / sum(s * s for s in stretch)
     value = rounded((bound - share) / (1.0 - share), 2)
-    reached = ", ".join(f"{s * (share + (1.0 - share) * value):.1%}" for s in stretch)
+    reached = ", ".join(f"{100 * s * (share + (1.0 - share) * value):.1f} %" for s in stretch)
+    if len(loss) == 1:
+        said += f", of other models ({model} was not tested)"
     hopper = (
         "; taken over from the A100 although Hopper decode seems less bound: unchanged at 350 of 700 W (Splitwise), "
         "below 1 % loss at 780 of 1980 MHz on an H200 (arXiv 2605.11999)"
@@ -203,8 +205,8 @@ def _decode_clock_share(facts: Facts, model: str, server: Hardware) -> Fact:
         f"unverified, derived from the loss of a whole request ({said}) for the median conversation request of "
         f"{MEDIAN_PROMPT_TOKENS} + {MEDIAN_OUTPUT_TOKENS} tokens: w = {in_prefill_s:.3f} s / "
         f"({in_prefill_s:.3f} + {in_decode_s:.3f}) s = {share:.3f} is prefill, loss = (1/phi - 1)(w + (1 - w) c), "
-        f"{'least squares' if len(loss) > 1 else 'equality'}: w + (1 - w) c = {bound:.4f}, c = {value:g}; "
-        f"gives {reached}{hopper if server.power else ''}",
+        f"{'least squares' if len(loss) > 1 else 'the bound taken as reached'}: w + (1 - w) c = {bound:.4f}, "
+        f"c = {value:g}; gives {reached}{hopper if server.power else ''}",
     )
 
 
@@ -229,7 +231,8 @@ def _decode_power(rows: tuple[Row, ...]) -> tuple[dict[str, Fact], Fit]:
     ratio = np.array([r.average_ratio for r in points])
     value = rounded(float(np.median(ratio)))
     fit = Fit((value,), len(points), *relative_errors(np.full_like(ratio, value), ratio))
-    source = f"{_SOURCE}: average_power of runs with less than {DECODE_ONLY_SHARE:.0%} of their time in prompts, median"
+    share = f"{100 * DECODE_ONLY_SHARE:g} %"
+    source = f"{_SOURCE}: average_power of runs with less than {share} of their time in prompts, median"
     return {"ratio": Fact(value, source), **CLOCK_LAW}, fit
 
 
@@ -245,6 +248,7 @@ def _average_power_check(rows: tuple[Row, ...], facts: Facts) -> str:
         model = share * prefill_ratio(float(r.tokens), *power) + (1.0 - share) * decode
         error.append(model / r.average_ratio - 1.0)
     return (
-        f"run averages predicted from the two phases, {len(points)} runs with prompts below {IDLE_FROM_PROMPT:,} tokens: "
-        f"median {np.median(error):+.1%}, largest {max(error, key=abs):+.1%} (prefill is charged its peak throughout)"
+        f"run averages predicted from the two phases, {len(points)} runs with prompts below {IDLE_FROM_PROMPT:,} "
+        f"tokens: median {100 * np.median(error):+.1f} %, largest {100 * max(error, key=abs):+.1f} % "
+        "(prefill is charged its peak throughout)"
     )

@@ -89,7 +89,8 @@ DGX_A100 = Hardware(
             "other_w": Fact(
                 1200.0,
                 "derived: MLPerf Inference v2.1, DGX A100 at a 275 W GPU limit draws 3,350 W (Offline) and 3,381 W "
-                "(Server) at the wall, median under load; less 8 x 275 W = 1,150 and 1,181 W, rounded up. A coincident "
+                "(Server) at the wall, median under load; less 8 x 275 W, if the GPUs draw their limit, = 1,150 and "
+                "1,181 W, rounded up. A coincident "
                 "peak of 79 % of 6.5 kW (POLCA) needs about 2,800 W instead: 5,135 W - 8 x 0.73 x 400 W",
             ),
             "other_max_w": Fact(
@@ -149,8 +150,8 @@ LLMS: dict[str, Llm] = {
         weights_bytes=2 * 70e9,
         layers=80,
         kv_width=8 * 128,
-        why="70e9 parameters and the KV cache at 2 bytes, 80 layers, grouped-query attention: 8 KV heads x 128 are kept "
-        "(splitwise-sim counts all 64 heads, 8 times too much)",
+        why="70e9 parameters and the KV cache at 2 bytes, 80 layers, grouped-query attention: 8 KV heads x 128 are "
+        "kept (splitwise-sim counts the whole hidden size, 8 times too much)",
     ),
 }
 

@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,21 @@ class Profile:
     provenance: dict[str, str] = field(default_factory=dict, compare=False)
     """Source of each number, by field; fit errors under `prefill_time.fit` and alike."""
 
+    def with_other_w(self, other_w: float) -> "Profile":
+        """The same with other non-GPU watts; fans and busy CPUs add as much as before."""
+        margin_w = self.other_max_w - self.other_w
+        if not (math.isfinite(other_w) and 0.0 <= other_w <= self.nameplate_w - margin_w):
+            raise ConfigError(
+                f"other_w = {other_w:g} W must lie within 0 .. {self.nameplate_w - margin_w:g} W for {self.name}: "
+                f"otherwise nothing of the nameplate's {self.nameplate_w:g} W would be left for GPUs"
+            )
+        source = dict(self.provenance, other_w="given by the operator", other_max_w="other_w given + profile's margin")
+        return replace(self, other_w=other_w, other_max_w=other_w + margin_w, provenance=source)
 
+
+DEFAULT = "default"
+"""Key of a section's `source` that stands for all numbers without a source of their own."""
+FIT_KEYS = {"points", "median_error", "worst_error"}
 WHOLE = frozenset({"gpus", "kv_tokens", "max_batch", "max_batch_tokens"})
 
 # section -> {key in the file: field of Profile}
@@ -150,13 +164,16 @@ def parse_profile(text: str, where: str) -> Profile:
         table = _table(tree, section, where)
         _same_keys(table, {*fields, "source", "fit"}, {*fields, "source"}, f"{where} [{section}]")
         source = _table(table, "source", f"{where} [{section}]")
+        if DEFAULT in source:
+            source = dict.fromkeys(fields, source[DEFAULT]) | {k: v for k, v in source.items() if k != DEFAULT}
         _same_keys(source, set(fields), set(fields), f"{where} [{section}.source]")
         for key, target in fields.items():
             numbers[target] = _number(table[key], target, f"{where} [{section}] {key}")
             provenance[target] = _text(source[key], f"{where} [{section}.source] {key}")
         if "fit" in table:
             fit = _table(table, "fit", f"{where} [{section}]")
-            provenance[f"{section}.fit"] = ", ".join(f"{key} {value}" for key, value in fit.items())
+            _same_keys(fit, FIT_KEYS, FIT_KEYS, f"{where} [{section}.fit]")
+            provenance[f"{section}.fit"] = ", ".join(f"{key} {value}" for key, value in sorted(fit.items()))
     _check_order(numbers, where)
     return Profile(name=name, **numbers, provenance=provenance)
 

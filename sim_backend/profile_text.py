@@ -1,11 +1,12 @@
-"""Text of a profile's TOML file and of the page that reports the fits."""
+"""Text of a profile's TOML file."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 
 from sim_backend.fits import Fit
 from sim_backend.hardware import Fact
-from sim_backend.profile import SECTIONS, WHOLE
+from sim_backend.profile import DEFAULT, SECTIONS, WHOLE
 
 
 def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]], fits: Mapping[str, Fit]) -> str:
@@ -20,12 +21,19 @@ def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]
         lines += ["", f"[{section}]"]
         lines += [f"{key} = {_number(facts[section][key].value, target)}" for key, target in keys.items()]
         lines += ["", f"[{section}.source]"]
-        lines += [f"{key} = {_quoted(facts[section][key].source)}" for key in keys]
+        lines += _sources({key: facts[section][key].source for key in keys})
         if section in fits:
             fit = fits[section]
             lines += ["", f"[{section}.fit]", f"points = {fit.points}"]
             lines += [f"median_error = {fit.median_error!r}", f"worst_error = {fit.worst_error!r}"]
     return "\n".join(lines) + "\n"
+
+
+def _sources(by_key: Mapping[str, str]) -> list[str]:
+    """One line per source: what several numbers share is the default."""
+    (common, times), *_ = Counter(by_key.values()).most_common(1)
+    lines = [f"{DEFAULT} = {_quoted(common)}"] if times > 1 else []
+    return lines + [f"{key} = {_quoted(text)}" for key, text in by_key.items() if times == 1 or text != common]
 
 
 def _number(value: float, target: str) -> str:
