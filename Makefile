@@ -15,7 +15,6 @@ PIP_INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 UV_VERSION := 0.13.8
 SEED ?= 7
 WORKERS ?= auto
-comma := ,
 
 .PHONY: help
 help: ## list the targets
@@ -96,11 +95,11 @@ check: dev-env ## format, lint, types, import contracts, tidiness
 .PHONY: test
 test: dev-env chromium ## every tier of the tests
 	@test -n "$${OVERWATT_DATA:-}" || echo "left out: tier data (set OVERWATT_DATA to a folder made as docs/data.md says)"
-	@$(BIN)/python -m pytest -q -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS)
 
 .PHONY: sim
 sim: dev-env ## storms against the simulator from one seed (SEED=7)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/simulation --seed $(SEED)
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/simulation --seed $(SEED)
 
 .PHONY: chromium
 chromium:

@@ -1,0 +1,1 @@
+"""Pretends: servers, meters, command paths, breakers and workloads, on a clock of its own."""

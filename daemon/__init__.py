@@ -1,0 +1,1 @@
+"""Does: the command line, the site file, and later the shells around the cores."""

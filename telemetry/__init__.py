@@ -1,0 +1,1 @@
+"""Senses and carries: traces, wire format and journal; it decides nothing."""
