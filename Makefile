@@ -86,11 +86,13 @@ bench-w: run-env ## measure work W alone; the last line is one JSON object
 
 .PHONY: check
 check: dev-env ## format, lint, types, import contracts, tidiness
-	@$(BIN)/ruff format --check --diff .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(PACKAGES) tests benchmarks
-	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_tidy.py
+	@failed=; run() { echo "-- $$*"; "$(BIN)/$$@" || failed="$$failed; $$*"; }; \
+	run ruff format --check --quiet .; \
+	run ruff check --quiet .; \
+	run mypy $(PACKAGES) tests benchmarks; \
+	run lint-imports --no-cache --no-logo; \
+	run python -m pytest -q tests/test_tidy.py; \
+	test -z "$$failed" || { echo "make check failed in$${failed#;}" >&2; exit 1; }
 
 .PHONY: test
 test: dev-env chromium ## every tier of the tests
