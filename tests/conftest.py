@@ -85,6 +85,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if reporter is None or exitstatus != pytest.ExitCode.OK or session.config.getoption("collectonly"):
         return
     if not reporter.stats.get("passed"):
+        reporter.ensure_newline()
         reporter.write_line("no test ran", red=True)
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
