@@ -73,7 +73,9 @@ class Profile:
 
 
 DEFAULT = "default"
-"""Key of a section's `source` that stands for all numbers without a source of their own."""
+"""Key of a fitted section's `source` that stands for all numbers without a source of their own."""
+FITTED = frozenset({"prefill_time", "decode_time", "prefill_power", "decode_power"})
+"""Sections whose numbers come together, and so may share a source; the others are a collection of single facts."""
 FIT_KEYS = {"points", "median_error", "worst_error"}
 WHOLE = frozenset({"gpus", "kv_tokens", "max_batch", "max_batch_tokens"})
 
@@ -162,9 +164,10 @@ def parse_profile(text: str, where: str) -> Profile:
         provenance["command"] = str(tree["command"])
     for section, fields in SECTIONS.items():
         table = _table(tree, section, where)
-        _same_keys(table, {*fields, "source", "fit"}, {*fields, "source"}, f"{where} [{section}]")
+        optional = {"fit"} if section in FITTED else set()
+        _same_keys(table, {*fields, "source", *optional}, {*fields, "source"}, f"{where} [{section}]")
         source = _table(table, "source", f"{where} [{section}]")
-        if DEFAULT in source:
+        if DEFAULT in source and section in FITTED:
             source = dict.fromkeys(fields, source[DEFAULT]) | {k: v for k, v in source.items() if k != DEFAULT}
         _same_keys(source, set(fields), set(fields), f"{where} [{section}.source]")
         for key, target in fields.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sim_backend.fits import Fit
 from sim_backend.hardware import Fact
-from sim_backend.profile import DEFAULT, SECTIONS, WHOLE
+from sim_backend.profile import DEFAULT, FITTED, SECTIONS, WHOLE
 
 
 def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]], fits: Mapping[str, Fit]) -> str:
@@ -21,7 +21,7 @@ def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]
         lines += ["", f"[{section}]"]
         lines += [f"{key} = {_number(facts[section][key].value, target)}" for key, target in keys.items()]
         lines += ["", f"[{section}.source]"]
-        lines += _sources({key: facts[section][key].source for key in keys})
+        lines += _sources({key: facts[section][key].source for key in keys}, shared=section in FITTED)
         if section in fits:
             fit = fits[section]
             lines += ["", f"[{section}.fit]", f"points = {fit.points}"]
@@ -29,11 +29,11 @@ def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]
     return "\n".join(lines) + "\n"
 
 
-def _sources(by_key: Mapping[str, str]) -> list[str]:
-    """One line per source: what several numbers share is the default."""
+def _sources(by_key: Mapping[str, str], shared: bool) -> list[str]:
+    """One line per number; where sources may be shared, what most numbers have in common is the default."""
     (common, times), *_ = Counter(by_key.values()).most_common(1)
-    lines = [f"{DEFAULT} = {_quoted(common)}"] if times > 1 else []
-    return lines + [f"{key} = {_quoted(text)}" for key, text in by_key.items() if times == 1 or text != common]
+    lines = [f"{DEFAULT} = {_quoted(common)}"] if shared and times > 1 else []
+    return lines + [f"{key} = {_quoted(text)}" for key, text in by_key.items() if not lines or text != common]
 
 
 def _number(value: float, target: str) -> str:
