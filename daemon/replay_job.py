@@ -1,0 +1,198 @@
+"""The options of `overwatt replay` become a job, and every refusal that needs no simulation is made here."""
+
+import math
+import os
+import shlex
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.commands.replay_options import ReplayOptions
+from daemon.config import read_site
+from daemon.config_checks import suggestion
+from daemon.failures import UsageError
+from daemon.outputs import check_writable
+from policies import POLICIES
+from sim_backend.profile import load_profile
+from sim_backend.site import PATH_DEFAULTS, Guarantee, ServerGroup, Site
+from sim_backend.site import Path as CommandPath
+
+if TYPE_CHECKING:
+    from sim_backend.replay import ReplayJob
+
+SIX_WEEKS = "six-weeks"
+SIX_WEEKS_DAYS = 42
+"""Length of the built-in workload: POLCA's evaluation, 2023-06-21 to 08-02."""
+
+MAX_ADD_PCT = 1000.0
+"""Eleven times the servers: more is a typing error, and would simulate for days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job that can be run, what is questionable about it, and the command that runs it again."""
+
+    job: "ReplayJob"
+    warnings: tuple[str, ...]
+    command: str
+
+
+def plan(options: ReplayOptions) -> Plan:
+    """The job that `options` ask for.
+
+    Raises:
+        UsageError: options that are missing, unknown or contradict each other; outputs that cannot be written.
+        ConfigError: the site.
+    """
+    requests, site_path, policy = _required(options)
+    policies = _names("--policy", policy, POLICIES)
+    ratios = _ratios(options.add_servers)
+    _ranges(options)
+    trace = None if requests == SIX_WEEKS else Path(requests)
+    check_writable(
+        {"--json": options.json, "--html": options.html, "--record": options.record},
+        {"--requests": trace, "--site": site_path},
+    )
+    document = read_site(site_path)
+    site = _variant(document.site, options)
+    guarantees = _guarantees(options, site)
+    warnings: list[str] = []
+    for guarantee in guarantees:
+        warnings += document.check(replace(site, guarantee=Guarantee(guarantee)))
+    if options.record is not None and len(policies) * len(ratios) * len(guarantees) > 1:
+        raise UsageError("--record keeps the journal of one run: name one policy, one --add-servers, one guarantee")
+    # Imported last: it pulls in the compiler, which no refusal above should wait for.
+    from sim_backend.replay import ReplayJob
+
+    job = ReplayJob(
+        site=replace(site, guarantee=Guarantee(guarantees[0])),
+        requests=requests,
+        policies=policies,
+        guarantees=guarantees,
+        add_servers_pct=ratios,
+        seed=options.seed,
+        days=options.days,
+        rate=options.rate,
+        compress_time=options.compress_time,
+        processes=options.processes,
+        journal=options.record,
+    )
+    return Plan(job, tuple(dict.fromkeys(warnings)), command(options))
+
+
+def command(options: ReplayOptions) -> str:
+    """The command line that gives the same figures; where they are written and by how many processes is left out."""
+    words = ["overwatt", "replay"]
+    for name in ("requests", "site", "policy", "add_servers", "guarantee", "actuation", "other_w"):
+        value = getattr(options, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value) if not isinstance(value, float) else f"{value:g}"]
+    words += ["--seed", str(options.seed)]
+    if options.days is not None:
+        words += ["--days", repr(options.days).removesuffix(".0")]
+    for name, value in (("--rate", options.rate), ("--compress-time", options.compress_time)):
+        if value != 1.0:
+            words += [name, repr(value).removesuffix(".0")]
+    return shlex.join(words)
+
+
+def _required(options: ReplayOptions) -> tuple[str, Path, str]:
+    if options.requests is None:
+        raise UsageError(f"--requests is missing: name a trace, or {SIX_WEEKS} for the built-in workload")
+    if options.site is None:
+        raise UsageError("--site is missing: name a site file; docs/examples has some to start from")
+    if options.policy is None:
+        raise UsageError(f"--policy is missing: name one or more of {', '.join(POLICIES)}, with commas between")
+    return options.requests, options.site, options.policy
+
+
+def _names(option: str, text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The comma-separated names in `text`, each of them known and given once."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option}: '{name}' is not known{suggestion(name, known)}; there are {', '.join(known)}")
+    _once(option, names)
+    return names
+
+
+def _once(option: str, values: Collection[object]) -> None:
+    if len(set(values)) < len(values):
+        raise UsageError(f"{option}: a value is given twice; the second run would repeat the first")
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    ratios = []
+    for part in text.split(","):
+        try:
+            ratio = float(part.strip().removesuffix("%"))
+        except ValueError:
+            ratio = math.nan
+        if not 0.0 <= ratio <= MAX_ADD_PCT:
+            raise UsageError(
+                f"--add-servers: '{part.strip()}' is not a percentage from 0 to {MAX_ADD_PCT:g}; write 0,10,30"
+            )
+        ratios.append(ratio)
+    _once("--add-servers", ratios)
+    return tuple(ratios)
+
+
+def _ranges(options: ReplayOptions) -> None:
+    """Numbers that typer has read, but that make no run."""
+    numbers = (
+        ("--days", options.days),
+        ("--rate", options.rate),
+        ("--compress-time", options.compress_time),
+    )
+    for name, value in numbers:
+        if value is not None and not (math.isfinite(value) and value > 0.0):
+            raise UsageError(f"{name}: {value:g} must be above 0")
+    if options.other_w is not None and not (math.isfinite(options.other_w) and options.other_w >= 0.0):
+        raise UsageError(f"--other-w: {options.other_w:g} must be at least 0")
+    if options.processes < 1:
+        raise UsageError(f"--processes: {options.processes} must be at least 1; this machine has {os.cpu_count()} CPUs")
+    if options.seed < 0:
+        raise UsageError(f"--seed: {options.seed} must not be negative")
+    if options.html is not None and str(options.html) == "-":
+        raise UsageError("--html: name a file; only --json can be written to standard output")
+    if options.requests != SIX_WEEKS:
+        return
+    if options.days is not None and options.days > SIX_WEEKS_DAYS:
+        raise UsageError(f"--days: {options.days:g} is more than the {SIX_WEEKS_DAYS} days of {SIX_WEEKS}")
+    for name, value in numbers[1:]:
+        if value != 1.0:
+            raise UsageError(
+                f"{name} changes recorded traces only; for {SIX_WEEKS} set [workload.six-weeks] in the site file"
+            )
+
+
+def _variant(site: Site, options: ReplayOptions) -> Site:
+    """The site with what the options change about it."""
+    if options.actuation is not None:
+        (name,) = _names("--actuation", options.actuation, [str(path) for path in PATH_DEFAULTS])
+        if name != site.actuation.path:
+            site = replace(site, actuation=PATH_DEFAULTS[CommandPath(name)])
+    if options.other_w is not None:
+        site = replace(site, servers=tuple(with_other_w(site.servers, options.other_w)))
+    return site
+
+
+def with_other_w(groups: Iterable[ServerGroup], other_w: float) -> Iterable[ServerGroup]:
+    """The same servers with other non-GPU watts; failsafe caps move along, so that the GPUs keep their limits."""
+    for group in groups:
+        before_w = load_profile(group.profile).other_w if group.other_w is None else group.other_w
+        yield replace(group, other_w=other_w, failsafe_w=group.failsafe_w + other_w - before_w)
+
+
+def _guarantees(options: ReplayOptions, site: Site) -> tuple[str, ...]:
+    if options.guarantee is None and options.actuation is None:
+        return (str(site.guarantee),)
+    asked = str(site.guarantee) if options.guarantee is None else options.guarantee
+    guarantees = _names("--guarantee", asked, [str(guarantee) for guarantee in Guarantee])
+    if Guarantee.HARD in guarantees and site.actuation.path is CommandPath.OUT_OF_BAND:
+        raise UsageError(
+            f"the hard guarantee cannot be kept out-of-band: {site.actuation.latency_s:g} s commands cannot carry "
+            "leases; use --guarantee reactive or --actuation in-band"
+        )
+    return guarantees
