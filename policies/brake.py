@@ -15,7 +15,7 @@ class BrakeConfig:
     cap_mhz: float = 288.0
     """POLCA's preprint: SM clock under the power brake of an A100."""
     release_at: float = 0.84
-    """Let go below this share of the budget: POLCA's upper threshold minus hysteresis, as its release is not published."""
+    """Let go below this share of the budget: POLCA's upper threshold minus hysteresis; its release is unpublished."""
     after_s: float = 0.0
     """An excess must last this long: 0 where the brake is the only reserve, a settling time where caps may clear it."""
     hold_s: float = 5.0

@@ -1,11 +1,11 @@
 """What a site is: domains with budgets and protection, groups of servers, and the path on which caps travel."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from policies.errors import ConfigError
+from policies.models.protection import TripEdge
 
 
 class Guarantee(StrEnum):
@@ -39,10 +39,17 @@ class Actuation:
     """The row meter's reading arrives this long after its window has ended."""
     sample_delay_s: int = 0
     """A server's sample (mean over 1 s) arrives this long after its window has ended."""
+    sample_period_s: int = 1
+    """Between samples of a server."""
 
 
-OUT_OF_BAND = Actuation(Path.OUT_OF_BAND, latency_s=40.0, brake_latency_s=5.0)
-"""POLCA table 1: caps through the BMC take up to 40 s, the power brake 5 s, the row meter is 2 s late."""
+OUT_OF_BAND = Actuation(
+    Path.OUT_OF_BAND, latency_s=40.0, brake_latency_s=5.0, sample_delay_s=2, sample_period_s=10
+)
+"""POLCA table 1: caps through the BMC take up to 40 s, the power brake 5 s, telemetry is 2 s late.
+
+How often a management controller is asked for each server's power and clock is not published: every 10 s here.
+"""
 
 IN_BAND = Actuation(Path.IN_BAND, latency_s=0.05, brake_latency_s=0.05)
 """NVML clock locks are serialised in the driver: 8 GPUs x 6 ms, and about 1 ms to settle. The row meter is the same."""
@@ -62,19 +69,10 @@ class Breaker:
     """Time constant with which the thermal state falls below the rating."""
     source: str = ""
 
-    def carried_s(self, load_ratio: float) -> float:
-        """Seconds for which `load_ratio` x the rating is surely carried; infinite up to the rating itself."""
-        if load_ratio <= 1.0:
-            return math.inf
-        below = [point for point in self.points if point[0] <= load_ratio]
-        above = [point for point in self.points if point[0] > load_ratio]
-        if not below:
-            return above[0][1]
-        if not above:
-            return below[-1][1]
-        (load0, time0), (load1, time1) = below[-1], above[0]
-        share = math.log(load_ratio / load0) / math.log(load1 / load0)
-        return time0 * math.pow(time1 / time0, share)
+    @property
+    def edge(self) -> TripEdge:
+        """The curve as the protection model takes it."""
+        return TripEdge(self.points, self.cooling_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Thermal state of a breaker or UPS against its minimum-trip edge: how much of its overload time is used up."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,18 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class TripEdge:
-    """The operator's minimum-trip curve: each load is surely carried for so many seconds.
+    """The operator's minimum-trip curve: each overload is surely carried for so many seconds.
 
-    `points` are (load over rating, seconds), rising in load and falling in time; log-log interpolation between them,
-    the last held beyond, no limit below the first.
+    `points` are (load over rating, seconds), rising in load and falling in time; log-log between them. An overload
+    below the first point is believed to be carried no longer than that point, one beyond the last as long as the last.
     """
 
     points: tuple[tuple[float, float], ...]
     cooling_s: float
 
     def hold_s(self, load_ratio: float) -> float:
-        """Seconds for which a constant `load_ratio` is surely carried; infinite up to the first point's load."""
-        if load_ratio <= self.points[0][0]:
+        """Seconds for which a constant `load_ratio` x the rating is surely carried; infinite up to the rating."""
+        if load_ratio <= 1.0:
             return math.inf
         loads = [math.log(load) for load, _ in self.points]
         times = [math.log(seconds) for _, seconds in self.points]
@@ -30,7 +29,7 @@ class TripEdge:
 class Heat:
     """State of one protection device: 0 cold, 1 it may trip.
 
-    Above the edge's first point heat rises by dt / hold_s(load), so that a constant overload reaches 1 exactly at the
+    Above the rating heat rises by dt / hold_s(load), so that a constant overload reaches 1 exactly at the
     edge; below, it decays with the cooling time constant. Conservative for real thermal elements, which also rise
     exponentially but start cooler.
     """
@@ -39,11 +38,10 @@ class Heat:
         """Start cold."""
         self.edge = edge
         self.ratio = 0.0
-        self._cooling: dict[float, float] = {}
 
     def advance(self, load_ratio: float, dt_s: float) -> None:
         """Let `dt_s` pass at a constant load."""
-        if load_ratio > self.edge.points[0][0]:
+        if load_ratio > 1.0:
             self.ratio += dt_s / self.edge.hold_s(load_ratio)
         elif self.ratio > 0.0:
             self.ratio *= math.exp(-dt_s / self.edge.cooling_s)
@@ -54,15 +52,3 @@ class Heat:
         """Seconds of this load until the device may trip; infinite when it is no overload."""
         hold_s = self.edge.hold_s(load_ratio)
         return math.inf if math.isinf(hold_s) else max(0.0, 1.0 - self.ratio) * hold_s
-
-
-def heat_of(series_ratio: Sequence[float], edge: TripEdge, dt_s: float) -> tuple[float, int]:
-    """Largest heat over a series of loads, and how often it trips (a trip resets the device)."""
-    heat, highest, trips = Heat(edge), 0.0, 0
-    for load_ratio in series_ratio:
-        heat.advance(load_ratio, dt_s)
-        highest = max(highest, heat.ratio)
-        if heat.ratio >= 1.0:
-            trips += 1
-            heat.ratio = 0.0
-    return highest, trips

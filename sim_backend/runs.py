@@ -1,0 +1,131 @@
+"""The two kinds of runs a replay is made of, as tasks that can be sent to another process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from policies.arrays import Vec
+from sim_backend.closed_loop import ClosedLoop, RunSpec
+from sim_backend.fleet import build_servers
+from sim_backend.outcome import Outcome, curves, outcome_of, user_figures
+from sim_backend.plant import Plant
+from sim_backend.recorder import HOUR_S, Recorder
+from sim_backend.result import PRIORITIES, RunResult
+from sim_backend.site import Guarantee, Site
+from sim_backend.workload import Workload
+from telemetry.journal import JournalWriter
+
+Done = Callable[[float], None]
+"""Told the fraction of the run that is done."""
+
+
+def silent(share: float) -> None:
+    """Progress of a run in another process is not followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceTask:
+    """A fleet without any cap."""
+
+    site: Site
+    workload: Workload
+    add_pct: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What the same fleet does uncapped."""
+
+    servers: int
+    other_w: float
+    """Mean non-GPU watts of a server."""
+    power_w: Vec
+    """Of the domain under study, 1 s means [duration]."""
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTask:
+    """One closed loop and what it is compared with."""
+
+    site: Site
+    workload: Workload
+    policy: str
+    guarantee: Guarantee
+    add_pct: float
+    seed: int
+    check_every: int
+    reference: Reference
+    journal: Path | None
+
+
+def run_reference(task: ReferenceTask, done: Done) -> Reference:
+    """Run uncapped, an hour at a time in compiled code."""
+    servers = build_servers(task.site, task.add_pct)
+    source = task.workload.source(servers.count)
+    plant = Plant(servers.profiles, servers.sku, servers.priority, source, task.site.slo)
+    steps = int(source.duration_s)
+    recorder = Recorder(steps, servers.priority)
+    members = servers.constraints.servers(0)
+    power_w = np.empty(steps)
+    for start in range(0, steps, HOUR_S):
+        stop = min(start + HOUR_S, steps)
+        server_w = plant.run_schedule(np.ones((stop - start, servers.count)))
+        power_w[start:stop] = server_w[:, members].sum(axis=1)
+        if stop % HOUR_S == 0:
+            recorder.hour(plant)
+        done(stop / steps)
+    outcome = outcome_of(plant, recorder.hours)
+    return Reference(servers.count, float(servers.field("other_w").mean()), power_w, outcome)
+
+
+def run_loop(task: LoopTask, done: Done) -> RunResult:
+    """Run the cores over the plant and put the figures together."""
+    spec = RunSpec(task.site, task.policy, task.guarantee, task.add_pct, task.seed, task.check_every)
+    servers = build_servers(task.site, task.add_pct)
+    source = task.workload.source(servers.count)
+    journal = None if task.journal is None else JournalWriter(task.journal, {"run": msgspec.to_builtins(spec)})
+    try:
+        loop = ClosedLoop(spec, servers, source, journal)
+        loop.run(done)
+    except BaseException:
+        if journal is not None:
+            journal.abandon()
+        raise
+    if journal is not None:
+        journal.close()
+    return _result(task, loop)
+
+
+def _result(task: LoopTask, loop: ClosedLoop) -> RunResult:
+    actuation, recorder = task.site.actuation, loop.recorder
+    outcome = outcome_of(loop.plant, recorder.hours)
+    actuators = loop.actuators
+    left = [p.left_min_s for p in loop.protections if p.left_min_s is not None]
+    capped_s = recorder.mean_capped_s()
+    figures: dict[str, object] = {
+        "brakes": loop.brakes,
+        "breaker_trips": sum(p.trips for p in loop.protections),
+        "breaker_heat_max_ratio": max(p.highest for p in loop.protections),
+        "overload_left_min_s": min(left) if left else None,
+        **recorder.power_figures(float(loop.servers.budget_w[0]), actuation.meter_window_s),
+        "capped_s": {name: float(capped_s[code]) for code, name in enumerate(PRIORITIES)},
+        "commands": {"sent": actuators.sent, "failed": actuators.failed, "reissued": actuators.reissued},
+        **user_figures(outcome, task.reference.outcome),
+        "energy_j": recorder.energy_j,
+        "seed": task.seed,
+    }
+    return RunResult(
+        policy=task.policy,
+        add_servers_pct=task.add_pct,
+        servers=loop.servers.count,
+        actuation=actuation.path.value,
+        guarantee=task.guarantee.value,
+        figures=figures,
+        series=recorder.series(actuation.meter_window_s, actuation.meter_delay_s),
+        latency=curves(outcome),
+        latency_uncapped=curves(task.reference.outcome),
+    )
