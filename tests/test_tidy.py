@@ -301,7 +301,10 @@ def test_dependencies_are_what_the_code_imports() -> None:
     lines = [*project["dependencies"], *(line for names in roles.values() for line in names)]
     declared = {re.split(r"[\[<>=~! ]", line)[0] for line in lines}
     modules = importlib.metadata.packages_distributions()
-    imported = {modules.get(name, [name])[0].lower(): place for name, place in third_party_imports().items()}
+    imported = {
+        re.sub(r"[-_.]+", "-", modules.get(name, [name])[0]).lower(): place
+        for name, place in third_party_imports().items()
+    }
     undeclared = [f"{name} (imported in {place})" for name, place in imported.items() if name not in declared]
     fail_if(undeclared, "imported, but not declared in pyproject.toml")
     fail_if(sorted(declared - set(imported)), "declared in pyproject.toml, but imported nowhere")
