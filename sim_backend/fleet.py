@@ -100,7 +100,7 @@ def build_servers(site: Site, add_pct: float) -> Servers:
     for g in groups:
         if (g.profile, g.other_w) not in variants:
             variants[g.profile, g.other_w] = len(profiles)
-            profiles.append(_with_other(loaded[g.profile], g.other_w))
+            profiles.append(loaded[g.profile] if g.other_w is None else loaded[g.profile].with_other_w(g.other_w))
     repeats = [g.count for g in groups]
     index = {d.name: i for i, d in enumerate(site.domains)}
     parents = [-1 if d.parent is None else index[d.parent] for d in site.domains]
@@ -123,10 +123,3 @@ def build_servers(site: Site, add_pct: float) -> Servers:
         constraints=constraints,
         budget_w=budget_w,
     )
-
-
-def _with_other(profile: Profile, other_w: float | None) -> Profile:
-    """The profile with another non-GPU draw; hot fans and busy CPUs stay as far above it as they were."""
-    if other_w is None:
-        return profile
-    return replace(profile, other_w=other_w, other_max_w=other_w + profile.other_max_w - profile.other_w)
