@@ -91,17 +91,21 @@ def conserved(target_w: Vec, books: Books, fleet: Fleet, constraints: Constraint
         usable_w: what the sum of charges of each may be [m].
         raise_w: most that may be handed out to each constraint in this step [m]: un-capping is rate-limited.
     """
-    up_w = np.where(books.certain, target_w - books.possible_w, 0.0)
-    up_w = np.maximum(up_w, 0.0)
-    lowered_w = np.minimum(target_w, books.possible_w)
-    if not up_w.any():
-        return np.where(books.certain, lowered_w, np.minimum(lowered_w, books.granted_w))
+    lowered_w = np.minimum(target_w, books.granted_w)
+    if not (target_w > books.granted_w).any():
+        return lowered_w
     charge_w = np.maximum(books.possible_w, fleet.failsafe_w)
-    room_w = np.minimum(np.maximum(usable_w - constraints.total(charge_w), 0.0), raise_w)
+    free_w = usable_w - constraints.total(charge_w)
+    # While charges exceed a budget (a server unheard of, an older grant unanswered) nothing below it is raised, not
+    # even to what it is charged for: somebody else may hold those watts.
+    open_constraints = ((free_w >= -EPSILON_W) & (raise_w > 0.0)).astype(np.float64)
+    may_rise = books.certain & (constraints.tightest(open_constraints, target_w.size) > 0.0)
+    within_w = np.where(may_rise, np.minimum(target_w, books.possible_w), lowered_w)
+    up_w = np.where(may_rise, np.maximum(target_w - books.possible_w, 0.0), 0.0)
     asked_w = constraints.total(up_w)
+    room_w = np.minimum(np.maximum(free_w, 0.0), raise_w)
     factor = np.where(asked_w > room_w, room_w / np.maximum(asked_w, EPSILON_W), 1.0)
-    granted_w = np.where(up_w > 0.0, books.possible_w + up_w * constraints.tightest(factor, up_w.size), lowered_w)
-    return np.where(books.certain, granted_w, np.minimum(granted_w, books.granted_w))
+    return within_w + up_w * constraints.tightest(factor, up_w.size)
 
 
 def unclocked(wanted_mhz: Vec, standing_mhz: Vec, order: Vec, at_most: int) -> Vec:
