@@ -206,7 +206,7 @@ class SiteDocument:
         return [self.located(p) for p in found]
 
     def located(self, problem: Problem) -> str:
-        """A problem as `file:line: key: text`."""
+        """A problem as `file, line N: key: text`."""
         return _located(self.path, self.text, problem.key, problem.text)
 
 
@@ -223,13 +223,17 @@ def read_site(path: FilePath) -> SiteDocument:
     Raises:
         ConfigError: unreadable, not TOML, unknown or missing keys, values of the wrong kind; one line each.
     """
-    text = _text(path)
+    return parse_site(_text(path), path)
+
+
+def parse_site(text: str, path: FilePath) -> SiteDocument:
+    """The site that `text` describes; `path` is named in errors, and profiles are looked for beside it."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).partition(" (at ")
         number = place.removeprefix("line ").partition(",")[0]
-        where = f"{path}:{number}" if number.isdigit() else f"{path}"
+        where = f"{path}, line {number}" if number.isdigit() else f"{path}"
         raise ConfigError(f"{where}: not valid TOML: {message}") from error
     try:
         return SiteDocument(path, text, _site(SiteFile.model_validate(tree), path.parent))
@@ -252,12 +256,12 @@ def _text(path: FilePath) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         number = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{number}: not UTF-8 text, so not a site file") from error
+        raise ConfigError(f"{path}, line {number}: not UTF-8 text, so not a site file") from error
 
 
 def _located(path: FilePath, text: str, key: KeyPath, said: str) -> str:
     number = line_of(text, key)
-    where = f"{path}:{number}" if number is not None else f"{path}"
+    where = f"{path}, line {number}" if number is not None else f"{path}"
     return f"{where}: {spelled(key)}: {said}" if key else f"{where}: {said}"
 
 

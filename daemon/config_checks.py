@@ -253,10 +253,17 @@ def _workload(site: Site) -> Iterator[Problem]:
         return
     from sim_backend.six_weeks import SixWeeksParams
 
+    key = ("workload", "six-weeks")
     known = [field.name for field in fields(SixWeeksParams)]
-    for name, value in site.workload.items():
-        try:
-            SixWeeksParams().with_overrides({name: value})
-        except ConfigError as error:
-            close = "" if name in known else suggestion(name, known)
-            yield Problem(("workload", "six-weeks", name), f"{error}{close}")
+    unknown = [name for name in site.workload if name not in known]
+    for name in unknown:
+        advice = suggestion(name, known) or "; docs/configuration.md lists all there are"
+        yield Problem((*key, name), f"unknown parameter{advice}")
+    if unknown:
+        return
+    try:
+        SixWeeksParams().with_overrides(site.workload)
+    except ConfigError as error:
+        # Its text names the parameter; several may be set, so the line is that of the one it names.
+        named = [name for name in site.workload if name in str(error)]
+        yield Problem((*key, *named[:1]), str(error))

@@ -28,7 +28,8 @@ def meter_seen_s(site: Site) -> float:
 
 def brake_waits_s(site: Site) -> float:
     """How long an excess must last before the brake: where caps keep the guarantee they get their time first."""
-    return site.settle_s if site.guarantee is Guarantee.HARD else 0.0
+    by_caps = site.guarantee is Guarantee.HARD and site.actuation.path is Path.IN_BAND
+    return site.settle_s if by_caps else 0.0
 
 
 def brake_obeyed_s(site: Site) -> float:
@@ -80,7 +81,7 @@ def _times(site: Site) -> Iterator[Derived]:
     meter = f"meter_window_s {a.meter_window_s} + meter_delay_s {a.meter_delay_s} + tick_s {site.tick_s:g}"
     cap_s = meter_seen_s(site) + a.latency_s
     yield Derived("cap_obeyed_s", cap_s, f"overload begins -> caps obeyed: {meter} + latency_s {a.latency_s:g}")
-    waits = f" + settle_s {site.settle_s:g}" if site.guarantee is Guarantee.HARD else ""
+    waits = f" + settle_s {site.settle_s:g}" if brake_waits_s(site) > 0.0 else ""
     braked = f"overload begins -> brake obeyed: {meter}{waits} + brake_latency_s {a.brake_latency_s:g}"
     yield Derived("brake_obeyed_s", brake_obeyed_s(site), braked)
     if a.path is Path.OUT_OF_BAND:

@@ -31,11 +31,10 @@ MAX_ADD_PCT = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job that can be run, what is questionable about it, and the command that runs it again."""
+    """A job that can be run, and what is questionable about it."""
 
     job: "ReplayJob"
     warnings: tuple[str, ...]
-    command: str
 
 
 def plan(options: ReplayOptions) -> Plan:
@@ -77,8 +76,9 @@ def plan(options: ReplayOptions) -> Plan:
         compress_time=options.compress_time,
         processes=options.processes,
         journal=options.record,
+        command=command(options),
     )
-    return Plan(job, tuple(dict.fromkeys(warnings)), command(options))
+    return Plan(job, tuple(dict.fromkeys(warnings)))
 
 
 def command(options: ReplayOptions) -> str:

@@ -1,7 +1,7 @@
 """`overwatt replay`: drive simulated servers with a request trace, under the real controller, and report."""
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from daemon.commands.replay_options import ReplayOptions
 from daemon.failures import UsageError
@@ -32,7 +32,6 @@ def replay(options: ReplayOptions) -> None:
 
     with progress_bar() as progress:
         result = run_replay(planned.job, progress)
-    result = replace(result, header={**result.header, "command": planned.command})
     if options.json is not None:
         from sim_backend.report import json_out
 
