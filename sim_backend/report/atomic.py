@@ -26,7 +26,9 @@ def write_whole(path: str | Path, content: bytes) -> None:
         _replace(target, content)
     except OSError as error:
         reason = error.strerror if error.strerror is not None else str(error)
-        raise ConfigError(f"{target}: cannot be written ({reason}); name a file in an existing, writable folder") from error
+        raise ConfigError(
+            f"{target}: cannot be written ({reason}); name a file in an existing, writable folder"
+        ) from error
 
 
 def _replace(target: Path, content: bytes) -> None:
