@@ -67,6 +67,9 @@ class SixWeeksParams:
     chat_output_min: float = 128
     chat_output_max: float = 2048
     chat_low_share: float = 0.5
+    peak_rate_rps: float = 0.15
+    """Requests per second and server at the highest level of the target. Unverified: how full the servers were at
+    their peak is not published; it decides how many prompts coincide, and so how far single seconds exceed the mean."""
     trough_ratio: float = 0.6
     """Night level over weekday peak level, of row power. Unverified: the paper says "diurnal" and gives no depth."""
     peak_hour: float = 14.0
@@ -84,11 +87,11 @@ class SixWeeksParams:
     noise_cv: float = 0.015
     """Standard deviation of the level from half hour to half hour. Unverified."""
     burst_cv: float = 0.10
-    """Coefficient of variation of the wandering modulation of the rate. Unverified: the published rises, seen through the plant, decide it."""
+    """Coefficient of variation of the wandering modulation of the rate. Unverified: the published rises decide it."""
     burst_tau_s: float = 60.0
     """Its correlation time [s], at most 300. Unverified: 30 to 120 s is plausible for retries and shared triggers."""
     jump_cv: float = 0.10
-    """Coefficient of variation of the jumping modulation of the rate. Unverified: the published rises, seen through the plant, decide it."""
+    """Coefficient of variation of the jumping modulation of the rate. Unverified: the published rises decide it."""
     jump_tau_s: float = 60.0
     """Mean time between its jumps [s], at most 300. Unverified."""
 
@@ -157,7 +160,7 @@ class Span:
             )
         if self.start_day + self.days > SIX_WEEKS_DAYS + 1e-9:
             raise ConfigError(
-                f"days={self.days:g} from day {self.start_day:g} end after day {SIX_WEEKS_DAYS}, when the six weeks are over"
+                f"days={self.days:g} from day {self.start_day:g} end after day {SIX_WEEKS_DAYS}, the last there is"
             )
         if abs(self.start_day * 24 - round(self.start_day * 24)) > 1e-6:
             raise ConfigError(
@@ -171,7 +174,7 @@ class SixWeeks:
     def __init__(
         self,
         params: SixWeeksParams,
-        servers: int,
+        servers: float,
         rate_of: Callable[[Vec], Vec],
         seed: int,
         span: Span | None = None,

@@ -194,7 +194,7 @@ def _parse_slow(block: bytes, schema: Schema, name: str, first_line: int) -> Row
         if not text.strip():
             blank_lines += 1
             if blank_lines > MAX_BLANK_LINES:
-                fail(name, number, f"the {blank_lines}th blank line nearby; remove the blank lines")
+                fail(name, number, f"more than {MAX_BLANK_LINES} blank lines; remove them")
             continue
         cells = split(text, name, number)
         if len(cells) != schema.columns:

@@ -87,6 +87,9 @@ class Spool:
         if self._file is not None:
             self._file.close()
 
+    def __del__(self) -> None:
+        self.close()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestTrace:
