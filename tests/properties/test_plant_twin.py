@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sim_backend import histogram
 from sim_backend.plant import Plant
 from sim_backend.site import Slo
+from tests.twin.engine_twin import TwinPlant
 from tests.twin.plant_cases import PROFILE, TIGHT, ListSource, random_requests, twin_of
 
 SLO = {"low": Slo(ttft_s=0.9, tpot_s=0.0613), "high": Slo(ttft_s=0.4, tpot_s=0.0471)}
@@ -57,7 +58,7 @@ def test_compiled_plant_equals_its_twin(
         same_statistics(plant, twin, code)
 
 
-def same_statistics(plant: Plant, twin: object, code: int) -> None:
+def same_statistics(plant: Plant, twin: TwinPlant, code: int) -> None:
     name = ("low", "high")[code]
     mine = [r for r in twin.requests if r.priority == code]
     done = [r for r in twin.completed if r.priority == code]

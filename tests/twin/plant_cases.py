@@ -1,6 +1,6 @@
 """Small fleets and lists of requests for tests of the plant."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from sim_backend.arrivals import Arrivals
 from sim_backend.plant import Plant
 from sim_backend.profile import Profile
-from sim_backend.result import Vec
 from sim_backend.site import Slo
 from tests.twin.engine_twin import Request, Server, TwinPlant
 
@@ -59,7 +58,7 @@ TIGHT = replace(
     decode_per_request_s=1.7e-3,
     idle_w=130.0,
 )
-NO_SLO: dict[str, Slo] = {}
+NO_SLO: Mapping[str, Slo] = {}
 
 
 class ListSource:
@@ -71,18 +70,16 @@ class ListSource:
         self.rows = rows
 
     def blocks(self) -> Iterator[Arrivals]:
-        columns = (
-            self.arrivals.arrival_s,
-            self.arrivals.prompt_tokens,
-            self.arrivals.output_tokens,
-            self.arrivals.priority,
-        )
-        for start in range(0, len(self.arrivals), self.rows):
-            yield Arrivals(*(column[start : start + self.rows] for column in columns))
+        whole = self.arrivals
+        for start in range(0, len(whole), self.rows):
+            rows = slice(start, start + self.rows)
+            yield Arrivals(
+                whole.arrival_s[rows], whole.prompt_tokens[rows], whole.output_tokens[rows], whole.priority[rows]
+            )
 
 
 def requests(
-    arrival_s: Sequence[float] | Vec,
+    arrival_s: Sequence[float] | NDArray[np.floating],
     prompt: int | Sequence[int] | NDArray[np.integer] = 500,
     output: int | Sequence[int] | NDArray[np.integer] = 20,
     priority: int | Sequence[int] | NDArray[np.integer] = 0,
@@ -96,11 +93,19 @@ def requests(
     )
 
 
-def plant_of(arrivals: Arrivals, profile: Profile = PROFILE, servers: int = 1, **options: object) -> Plant:
-    """Equal low priority servers that keep a record."""
-    source = ListSource(arrivals, 1e9, int(options.pop("rows", 7)))
-    slo = options.pop("slo", NO_SLO)
-    priority = options.pop("priority", np.zeros(servers, np.int8))
+def plant_of(
+    arrivals: Arrivals,
+    profile: Profile = PROFILE,
+    *,
+    servers: int = 1,
+    rows: int = 7,
+    priority: NDArray[np.integer] | None = None,
+    slo: Mapping[str, Slo] = NO_SLO,
+) -> Plant:
+    """Equal servers that keep a record, for low priority unless said otherwise."""
+    if priority is None:
+        priority = np.zeros(servers, np.int8)
+    source = ListSource(arrivals, 1e9, rows)
     return Plant([profile], np.zeros(servers, np.int64), priority, source, slo, record=True)
 
 
