@@ -221,7 +221,11 @@ const charts = (() => {
       }
       if (all.length >= 3) return all;
     }
-    return [min, Math.sqrt(min * max), max].map((v) => +v.toPrecision(3));
+    /* Less than an octave: even steps do. */
+    const rough = (max - min) / 4, size = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((m) => m * size).find((one) => one >= rough);
+    const first = Math.ceil(min / step), count = Math.floor(max / step) - first + 1;
+    return Array.from({ length: count }, (_, i) => +((first + i) * step).toPrecision(6));
   };
 
   /* Odds p / (1 - p) in decades: the middle of a distribution and its tail are both readable. */
