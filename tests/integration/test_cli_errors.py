@@ -1,10 +1,10 @@
 """The command as a user meets it: bad input gives one clear line, an exit status, and nothing half-written."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -154,23 +154,38 @@ def test_a_closed_pipe_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_interrupted_replay_leaves_nothing_behind(processes: int, tmp_path: Path):
+@pytest.mark.parametrize(("processes", "doing"), [(1, b"uncapped"), (2, b"load curve")])
+def test_an_interrupted_replay_leaves_nothing_behind(processes: int, doing: bytes, tmp_path: Path):
     outputs = "--json", str(tmp_path / "out.json"), "--html", str(tmp_path / "out.html")
     arguments = "--requests", "six-weeks", "--site", str(EXAMPLES / "polca-row.toml"), "--policy", "polca,no-cap"
+    terminal, its_end = pty.openpty()
     # In a group of its own: a terminal sends the signal to the whole group, and so does this test.
     run = subprocess.Popen(
         [*OVERWATT, "replay", *arguments, *outputs, "--processes", str(processes)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=its_end,
         cwd=REPOSITORY,
         start_new_session=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     )
-    time.sleep(4.0)  # well into the run: six weeks take minutes
+    os.close(its_end)
+    shown = b""
+    while doing not in shown:
+        shown += os.read(terminal, 4096)
     os.killpg(run.pid, signal.SIGINT)
-    out, err = run.communicate(timeout=60)
-    assert run.returncode == 130, err
-    assert out == ""
-    assert err == "overwatt: interrupted; no output was written\n"
+    out, _ = run.communicate(timeout=60)
+    shown = b"".join(iter(lambda: read_or_end(terminal), b""))
+    os.close(terminal)
+    assert run.returncode == 130, shown
+    assert out == b""
+    assert b"overwatt: interrupted; no output was written" in shown
+    assert b"Traceback" not in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def read_or_end(terminal: int) -> bytes:
+    """What was shown; nothing once the other end is closed."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
