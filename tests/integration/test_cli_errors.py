@@ -176,7 +176,7 @@ def test_an_interrupted_replay_leaves_nothing_behind(processes: int, doing: byte
     out, _ = run.communicate(timeout=60)
     shown = b"".join(iter(lambda: read_or_end(terminal), b""))
     os.close(terminal)
-    # CPython ends itself by the signal where it struck inside exec() of a text, as imports do; a shell says 130 to both.
+    # CPython ends by the signal itself if it struck inside exec() of a text, as imports do; a shell says 130 to both.
     assert run.returncode in (130, -signal.SIGINT), shown
     assert out == b""
     assert b"overwatt: interrupted; no output was written" in shown
