@@ -1,7 +1,9 @@
 """Compile functions once per machine and version of the sources, and keep the result in the user's cache."""
 
 import hashlib
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
@@ -13,6 +15,18 @@ Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 HERE = Path(__file__).parent
+
+
+def _load_numba_without_blas() -> None:
+    """Keep numba from importing scipy.linalg, a tenth of a second at every start, for matrix products nobody makes."""
+    blas, its_user = "scipy.linalg", "numba.np.arraymath"
+    if blas in sys.modules or its_user in sys.modules:
+        return
+    sys.modules[blas] = None  # type: ignore[assignment]  # the documented way to make an import fail
+    try:
+        importlib.import_module(its_user)
+    finally:
+        del sys.modules[blas]
 
 
 def source_digest() -> str:
@@ -49,6 +63,7 @@ def _use_cache() -> bool:
     return True
 
 
+_load_numba_without_blas()
 _CACHED = _use_cache()
 
 
