@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from daemon.config import load_site
+from sim_backend.arrivals import ArrivalSource
 from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
 from sim_backend.plant import Plant
@@ -44,18 +45,28 @@ def median_s(run: Callable[[], float]) -> float:
     return statistics.median(run() for _ in range(REPEATS))
 
 
+class Drained:
+    """A workload with time added at its end, so that every request of W is served to its last token."""
+
+    DRAIN_S = 60
+
+    def __init__(self, source: ArrivalSource) -> None:
+        """Add to `source`."""
+        self.duration_s = source.duration_s + self.DRAIN_S
+        self.blocks = source.blocks
+
+
 def plant_s(trace: Path) -> tuple[float, int]:
     """Seconds for the plant with caps changing each second, and the requests it completed."""
     site = load_site(SITE)
     servers = build_servers(site, 0.0)
-    workload = Workload(str(trace), 0, None, 1.0, 1.0, site.low_share, {}, servers.count)
+    workload = Workload(str(trace), 0, None, 0.0, 1.0, 1.0, site.low_share, {}, servers.count)
     completed = 0
 
     def run() -> float:
         nonlocal completed
-        source = workload.source(servers.count)
-        # Long enough for the last request to end under the deepest of these caps.
-        clocks = np.random.default_rng(0).uniform(0.7, 1.0, (int(source.duration_s) + 120, servers.count))
+        source = Drained(workload.source(servers.count))
+        clocks = np.random.default_rng(0).uniform(0.7, 1.0, (int(source.duration_s), servers.count))
         plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo)
         began_s = time.perf_counter()
         plant.run_schedule(clocks)
@@ -70,13 +81,13 @@ def cores_s(trace: Path) -> tuple[float, int, int]:
     """Seconds for the closed loop under POLCA, requests completed, and cap commands sent."""
     site = load_site(SITE)
     servers = build_servers(site, 0.0)
-    workload = Workload(str(trace), 0, None, 1.0, 1.0, site.low_share, {}, servers.count)
+    workload = Workload(str(trace), 0, None, 0.0, 1.0, 1.0, site.low_share, {}, servers.count)
     completed = sent = 0
 
     def run() -> float:
         nonlocal completed, sent
         spec = RunSpec(site, "polca", Guarantee.REACTIVE, 0.0, 0, CHECK_EVERY)
-        loop = ClosedLoop(spec, servers, workload.source(servers.count))
+        loop = ClosedLoop(spec, servers, Drained(workload.source(servers.count)))
         began_s = time.perf_counter()
         loop.run()
         took_s = time.perf_counter() - began_s

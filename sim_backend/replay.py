@@ -43,6 +43,7 @@ class ReplayJob:
     add_servers_pct: tuple[float, ...]
     seed: int = 0
     days: float | None = None
+    start_day: float = 0.0
     rate: float = 1.0
     compress_time: float = 1.0
     processes: int = 1
@@ -87,6 +88,7 @@ def _prepared(job: ReplayJob) -> tuple[Workload, Site]:
         requests=job.requests,
         seed=job.seed,
         days=job.days,
+        start_day=job.start_day,
         rate=job.rate,
         compress_time=job.compress_time,
         low_share=site.low_share,
@@ -94,7 +96,7 @@ def _prepared(job: ReplayJob) -> tuple[Workload, Site]:
         base_servers=sum(g.count for g in site.servers),
     )
     if job.requests == SIX_WEEKS:
-        params = SixWeeksParams.with_overrides(dict(site.workload))
+        params = SixWeeksParams().with_overrides(dict(site.workload))
         servers = build_servers(_any_budget(site, _studied(site)), 0.0)
         workload = replace(workload, curve=measure_load_curve(site, servers, params, job.seed))
     return workload, site
@@ -171,6 +173,7 @@ def _header(job: ReplayJob, site: Site, study: str, references: dict[float, Refe
         "workload": job.requests,
         "seed": job.seed,
         "days": job.days,
+        "start_day": job.start_day,
         "rate": job.rate,
         "compress_time": job.compress_time,
         "duration_s": float(reference.power_w.size),

@@ -1,6 +1,6 @@
 """Which requests a run gets: a recorded trace or the built-in six weeks, for any number of servers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from sim_backend.arrivals import ArrivalSource, Load, TraceArrivals
 from sim_backend.fleet import Servers
 from sim_backend.plant import Plant
 from sim_backend.site import Site
-from sim_backend.six_weeks import SixWeeks, SixWeeksParams
-from telemetry.request_trace import RequestTrace
+from sim_backend.six_weeks import DAY_S, SIX_WEEKS_DAYS, SixWeeks, SixWeeksParams, Span
+from telemetry.request_trace import RequestTrace, read_request_trace
 
 SIX_WEEKS = "six-weeks"
 CURVE_RATES = 12
@@ -28,7 +28,7 @@ class LoadCurve:
     rate_rps: tuple[float, ...]
     """Per server, rising from 0."""
     level: tuple[float, ...]
-    """Power above idle over that at the highest rate, 0..1, rising."""
+    """Power over that at the highest rate, rising to 1; idle servers give the first."""
 
     def rate_of(self, target: Vec) -> Vec:
         """Requests per second and server at which mean power reaches `target` [0..1]."""
@@ -43,6 +43,8 @@ class Workload:
     """Path of a trace, or `SIX_WEEKS`."""
     seed: int
     days: float | None
+    start_day: float
+    """Where in the six weeks the run begins; a recorded trace begins with itself."""
     rate: float
     compress_time: float
     low_share: float
@@ -56,8 +58,10 @@ class Workload:
         """Requests for a fleet of this size."""
         if self.requests == SIX_WEEKS:
             assert self.curve is not None
-            params = SixWeeksParams.with_overrides(self.overrides)
-            return SixWeeks(params, servers * self.rate, self.curve.rate_of, seed=self.seed, days=self.days)
+            params = SixWeeksParams().with_overrides(self.overrides)
+            days = SIX_WEEKS_DAYS - self.start_day if self.days is None else self.days
+            span = Span(days, self.start_day)
+            return SixWeeks(params, servers * self.rate, self.curve.rate_of, self.seed, span)
         load = Load(
             factor=self.rate * servers / self.base_servers,
             compress_time=self.compress_time,
@@ -71,7 +75,7 @@ class Workload:
 @lru_cache(maxsize=1)
 def _trace(path: str) -> RequestTrace:
     """Each process reads a trace once."""
-    return RequestTrace(Path(path))
+    return read_request_trace(Path(path))
 
 
 def measure_load_curve(site: Site, servers: Servers, params: SixWeeksParams, seed: int) -> LoadCurve:
@@ -83,18 +87,18 @@ def measure_load_curve(site: Site, servers: Servers, params: SixWeeksParams, see
     power_w = np.array([_mean_power_w(site, servers, params, float(r), seed) for r in rates])
     # Measured means scatter by a few per mille; a fleet's power never falls with its load.
     power_w = np.maximum.accumulate(power_w)
-    level = (power_w - power_w[0]) / (power_w[-1] - power_w[0])
+    level = power_w / power_w[-1]
     rising = np.concatenate(([True], np.diff(level) > 0.0))
     return LoadCurve(tuple(rates[rising].tolist()), tuple(level[rising].tolist()))
 
 
 def _mean_power_w(site: Site, servers: Servers, params: SixWeeksParams, rate_rps: float, seed: int) -> float:
     source = SixWeeks(
-        params.steady(),
-        float(servers.count),
+        replace(params, burst_cv=0.0, jump_cv=0.0),
+        servers.count,
         lambda target: np.full(target.shape, rate_rps),
-        seed=seed,
-        days=CURVE_S / 86_400.0,
+        seed,
+        Span(CURVE_S / DAY_S),
     )
     plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo)
     server_w = plant.run_schedule(np.ones((CURVE_S, servers.count)))
