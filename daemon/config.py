@@ -40,6 +40,9 @@ class SiteTable(Table):
     model_error: Annotated[float, Field(ge=0, lt=1)] = 0.10
     """The controller starts with power and latency parameters off by a seeded factor in 1 +- this, per server.
     0 is perfect knowledge; results with it must say so."""
+    pack_to: Annotated[int, Field(ge=1, le=512)] = 1
+    """Outstanding requests up to which the router fills one server after the other; 1: evenly from the start, to the
+    server with the fewest."""
     low_share: Share = 0.5
     """Share of the requests of a trace that are low priority, where the trace does not say."""
 

@@ -93,7 +93,7 @@ class ClosedLoop:
         self.spec, self.site, self.servers, self.journal = spec, site, servers, journal
         self.steps = int(source.duration_s)
         self.in_band = site.actuation.path is Path.IN_BAND
-        self.plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo)
+        self.plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo, pack_to=site.pack_to)
         self.controller, self.agents, path_rng = build_cores(spec, servers)
         config = self.agents.config
         self.actuators = Actuators(site.actuation, config, path_rng)

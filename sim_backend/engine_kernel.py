@@ -61,7 +61,10 @@ def set_end(w: World, s: int, t: float) -> None:
 def set_load(w: World, s: int) -> None:
     """Tell the router what server `s` has to do."""
     size = w.loads.shape[0] >> 2
-    key = (w.I[s, p.I_OUTSTANDING] << p.CHOSEN_BITS) | w.I[s, p.I_LAST_CHOSEN]
+    outstanding, pack_to = w.I[s, p.I_OUTSTANDING], w.control[p.C_PACK_TO]
+    # Below the packing level the fullest server comes first, at or above it the emptiest.
+    rank = pack_to - 1 - outstanding if outstanding < pack_to else outstanding
+    key = (rank << p.CHOSEN_BITS) | w.I[s, p.I_LAST_CHOSEN]
     replace(w.loads, w.I[s, p.I_PRIORITY] * 2 * size, size, s, key)
 
 

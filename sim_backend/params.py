@@ -93,7 +93,7 @@ R_ARRIVAL_S, R_TTFT_S = range(2)
 R_PROMPT, R_OUTPUT, R_PRIORITY, R_NEXT, R_INDEX = range(2, 7)
 
 # What the compiled loop remembers between calls.
-NCONTROL = 7
+NCONTROL = 8
 (
     C_CURSOR,  # next row of the block of arrivals
     C_LAST,  # 1: no block follows
@@ -102,6 +102,7 @@ NCONTROL = 7
     C_INDEX,  # requests arrived
     C_STEP,  # of the schedule being run
     C_TAKEN,  # 1: the energies were taken and nothing has happened since
+    C_PACK_TO,  # outstanding requests to which servers are filled one after the other
 ) = range(NCONTROL)
 
 # Counters per priority.

@@ -114,6 +114,7 @@ class Plant:
         slo: Mapping[str, Slo],
         *,
         record: bool = False,
+        pack_to: int = 1,
     ) -> None:
         """Idle servers at time 0 without caps.
 
@@ -123,6 +124,8 @@ class Plant:
             priority: which requests each server is for, 0 low, 1 high [n].
             source: the requests.
             slo: targets by name of the priority; a priority without any is always good.
+            pack_to: servers are filled one after the other up to this many outstanding requests, beyond it evenly;
+                1 is evenly from the start.
             record: keep `ttft_s` and `e2e_s` of every request. Memory then grows with the requests.
         """
         n = len(sku)
@@ -150,6 +153,7 @@ class Plant:
         self._records = np.empty((0, 2))
         self._control = np.zeros(p.NCONTROL, np.int64)
         self._control[p.C_FREE] = -1
+        self._control[p.C_PACK_TO] = pack_to
         self._pool_floats, self._pool_ints = _rows(0, p.NREQUEST)
         # Compiled code is specific to layout, type and even writability: callers' caps are copied here.
         self._clock_ratio, self._limit_w = np.empty(n), np.empty(n)
@@ -166,9 +170,10 @@ class Plant:
         # The first choices go through the servers in order of their index.
         self._ints[:, p.I_LAST_CHOSEN] = np.arange(n)
         self._control[p.C_CHOSEN] = n
+        empty_rank = (int(self._control[p.C_PACK_TO]) - 1) << p.CHOSEN_BITS
         for code in range(len(PRIORITIES)):
             tree = self._loads[2 * size * code : 2 * size * (code + 1)]
-            tree[size : size + n] = np.where(priority == code, self._ints[:, p.I_LAST_CHOSEN], p.NEVER)
+            tree[size : size + n] = np.where(priority == code, empty_rank | self._ints[:, p.I_LAST_CHOSEN], p.NEVER)
             for node in range(size - 1, 0, -1):
                 tree[node] = min(tree[2 * node], tree[2 * node + 1])
         profile = self._params[sku]

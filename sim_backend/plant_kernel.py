@@ -94,7 +94,7 @@ def recap(w: World, s: int, t: float, clock_ratio: float, limit_w: float) -> Non
 
 @inlined
 def route(w: World, priority: int, need: int) -> int:
-    """The server of `priority` with the fewest outstanding requests, of these the one not chosen for longest.
+    """The server of `priority` that the router ranks first (`set_load`), of equals the one not chosen for longest.
 
     Returns:
         -1 if no server may ever hold the `need` tokens of the request.

@@ -87,9 +87,9 @@ class Recorder:
         """Seconds that a server of each priority spent capped, on average [2]."""
         return np.asarray(self.capped_server_s / self._servers, dtype=np.float64)
 
-    def power_figures(self, budget_w: float, window_s: int) -> dict[str, object]:
-        """Peaks, rises and time above POLCA's lines, relative to the budget."""
-        power_w = self.power_w[: self.steps]
+    def power_figures(self, budget_w: float, window_s: int, warm_up_s: int) -> dict[str, object]:
+        """Peaks, rises and time above POLCA's lines, relative to the budget, after the warm-up."""
+        power_w = self.power_w[min(warm_up_s, self.steps // 2) : self.steps]
         readings = window_means(power_w, window_s) / budget_w
         return {
             "peak_over_budget": float(readings.max()),

@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from policies.arrays import Vec
 from policies.errors import ConfigError
 from sim_backend import runs
 from sim_backend.fleet import build_servers
-from sim_backend.meter import largest_rise, window_means
+from sim_backend.meter import largest_rise
 from sim_backend.result import ReplayResult, RunResult
 from sim_backend.runs import LoopTask, Reference, ReferenceTask
 from sim_backend.site import Guarantee, Site
@@ -119,7 +118,7 @@ def _settled(site: Site, study: str, reference: Reference) -> tuple[Site, dict[s
     """The site with its budget in watts: as given, or the uncapped peak of the fleet at hand over `peak_ratio`."""
     domain = site.domain(study)
     window_s = site.actuation.meter_window_s
-    readings = window_means(reference.power_w, window_s)
+    readings = reference.readings_w(window_s)
     peak_w = float(readings.max())
     if domain.budget_w is not None:
         budget_w = domain.budget_w
@@ -131,7 +130,7 @@ def _settled(site: Site, study: str, reference: Reference) -> tuple[Site, dict[s
     derivation: dict[str, object] = {
         "how": how,
         "uncapped_peak_w": peak_w,
-        "uncapped_mean_over_budget": float(reference.power_w.mean()) / budget_w,
+        "uncapped_mean_over_budget": float(readings.mean()) / budget_w,
         "uncapped_peak_over_budget": peak_w / budget_w,
         "uncapped_rise_2s_points": 100.0 * largest_rise(readings, max(1, 2 // window_s)) / budget_w,
         "uncapped_rise_40s_points": 100.0 * largest_rise(readings, 40 // window_s) / budget_w,
@@ -145,7 +144,7 @@ def _uncontrolled(references: dict[float, Reference], budget_w: float, base: int
     Between the sizes that were run it is interpolated; from a single one it is scaled.
     """
     pcts = sorted(references)
-    needed_w = [_peak_and_rise_w(references[p].power_w, window_s) for p in pcts]
+    needed_w = [_peak_and_rise_w(references[p], window_s) for p in pcts]
     servers = [float(references[p].servers) for p in pcts]
     if budget_w <= needed_w[0] or len(pcts) == 1:
         fit = servers[0] * budget_w / needed_w[0]
@@ -157,8 +156,8 @@ def _uncontrolled(references: dict[float, Reference], budget_w: float, base: int
     return {"servers": float(whole), "add_servers_pct": 100.0 * (whole / base - 1.0)}
 
 
-def _peak_and_rise_w(power_w: Vec, window_s: int) -> float:
-    readings = window_means(power_w, window_s)
+def _peak_and_rise_w(reference: Reference, window_s: int) -> float:
+    readings = reference.readings_w(window_s)
     return float(readings.max()) + largest_rise(readings, 40 // window_s)
 
 

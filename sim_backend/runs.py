@@ -10,6 +10,7 @@ import numpy as np
 from policies.arrays import Vec
 from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
+from sim_backend.meter import window_means
 from sim_backend.outcome import Outcome, curves, outcome_of, user_figures
 from sim_backend.plant import Plant
 from sim_backend.recorder import HOUR_S, Recorder
@@ -44,7 +45,12 @@ class Reference:
     """Mean non-GPU watts of a server."""
     power_w: Vec
     """Of the domain under study, 1 s means [duration]."""
+    warm_up_s: int
     outcome: Outcome
+
+    def readings_w(self, window_s: int) -> Vec:
+        """What the meter would have read after the warm-up, mean over `window_s` each."""
+        return window_means(self.power_w[min(self.warm_up_s, self.power_w.size // 2) :], window_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ def run_reference(task: ReferenceTask, done: Done) -> Reference:
     """Run uncapped, an hour at a time in compiled code."""
     servers = build_servers(task.site, task.add_pct)
     source = task.workload.source(servers.count)
-    plant = Plant(servers.profiles, servers.sku, servers.priority, source, task.site.slo)
+    plant = Plant(servers.profiles, servers.sku, servers.priority, source, task.site.slo, pack_to=task.site.pack_to)
     steps = int(source.duration_s)
     recorder = Recorder(steps, servers.priority)
     members = servers.constraints.servers(0)
@@ -79,7 +85,7 @@ def run_reference(task: ReferenceTask, done: Done) -> Reference:
             recorder.hour(plant)
         done(stop / steps)
     outcome = outcome_of(plant, recorder.hours)
-    return Reference(servers.count, float(servers.field("other_w").mean()), power_w, outcome)
+    return Reference(servers.count, float(servers.field("other_w").mean()), power_w, task.workload.warm_up_s, outcome)
 
 
 def run_loop(task: LoopTask, done: Done) -> RunResult:
@@ -111,7 +117,7 @@ def _result(task: LoopTask, loop: ClosedLoop) -> RunResult:
         "breaker_trips": sum(p.trips for p in loop.protections),
         "breaker_heat_max_ratio": max(p.highest for p in loop.protections),
         "overload_left_min_s": min(left) if left else None,
-        **recorder.power_figures(float(loop.servers.budget_w[0]), actuation.meter_window_s),
+        **recorder.power_figures(float(loop.servers.budget_w[0]), actuation.meter_window_s, task.workload.warm_up_s),
         "capped_s": {name: float(capped_s[code]) for code, name in enumerate(PRIORITIES)},
         "commands": {"sent": actuators.sent, "failed": actuators.failed, "reissued": actuators.reissued},
         **user_figures(outcome, task.reference.outcome),

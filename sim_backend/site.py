@@ -43,9 +43,7 @@ class Actuation:
     """Between samples of a server."""
 
 
-OUT_OF_BAND = Actuation(
-    Path.OUT_OF_BAND, latency_s=40.0, brake_latency_s=5.0, sample_delay_s=2, sample_period_s=10
-)
+OUT_OF_BAND = Actuation(Path.OUT_OF_BAND, latency_s=40.0, brake_latency_s=5.0, sample_delay_s=2, sample_period_s=10)
 """POLCA table 1: caps through the BMC take up to 40 s, the power brake 5 s, telemetry is 2 s late.
 
 How often a management controller is asked for each server's power and clock is not published: every 10 s here.
@@ -132,6 +130,8 @@ class Site:
     """I5: how much of a budget un-capping may hand out, and what share of servers may be un-clocked, per second."""
     model_error: float = 0.10
     """The controller's model parameters are off by a seeded factor in 1 +- this, per server."""
+    pack_to: int = 1
+    """Outstanding requests up to which the router fills one server after the other; 1: evenly from the start."""
     low_share: float = 0.5
     """Share of requests without a priority of their own that are low priority."""
     policy: dict[str, dict[str, float]] = field(default_factory=dict)

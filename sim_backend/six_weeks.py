@@ -37,7 +37,7 @@ SIX_WEEKS_DAYS = 42
 HOUR_S = 3600
 _STREAM = 2
 """Keeps these random numbers apart from those of recorded traces under the same seed."""
-_DRIFT, _NOISE, _BURST, _COUNT, _TIME, _CLASS, _PRIORITY, _PROMPT, _OUTPUT = range(9)
+_DRIFT, _NOISE, _BURST, _COUNT, _TIME, _CLASS, _PRIORITY, _PROMPT, _OUTPUT, _DAY, _FLASH = range(11)
 _WEEK_S = 7 * DAY_S
 _NOISE_KNOT_S = 1800.0
 
@@ -67,7 +67,7 @@ class SixWeeksParams:
     chat_output_min: float = 128
     chat_output_max: float = 2048
     chat_low_share: float = 0.5
-    peak_rate_rps: float = 0.15
+    peak_rate_rps: float = 0.10
     """Requests per second and server at the highest level of the target. Unverified: how full the servers were at
     their peak is not published; it decides how many prompts coincide, and so how far single seconds exceed the mean."""
     trough_ratio: float = 0.6
@@ -86,11 +86,17 @@ class SixWeeksParams:
     """Standard deviation of the level from week to week. Unverified."""
     noise_cv: float = 0.015
     """Standard deviation of the level from half hour to half hour. Unverified."""
-    burst_cv: float = 0.10
+    day_cv: float = 0.15
+    """Standard deviation of the day's amplitude from day to day. Unverified."""
+    flash_per_day: float = 2.0
+    """How often, on average, many requests arrive within one second: retries, scheduled jobs. Unverified."""
+    flash_requests: float = 0.45
+    """Requests of such a second, per server of the fleet. Unverified: the published 2 s rise decides it."""
+    burst_cv: float = 0.05
     """Coefficient of variation of the wandering modulation of the rate. Unverified: the published rises decide it."""
     burst_tau_s: float = 60.0
     """Its correlation time [s], at most 300. Unverified: 30 to 120 s is plausible for retries and shared triggers."""
-    jump_cv: float = 0.10
+    jump_cv: float = 0.05
     """Coefficient of variation of the jumping modulation of the rate. Unverified: the published rises decide it."""
     jump_tau_s: float = 60.0
     """Mean time between its jumps [s], at most 300. Unverified."""
@@ -191,6 +197,7 @@ class SixWeeks:
         knots = 2 + int(SIX_WEEKS_DAYS * DAY_S / _WEEK_S), 2 + int(SIX_WEEKS_DAYS * DAY_S / _NOISE_KNOT_S)
         self._drift = params.drift_cv * self._random(_DRIFT).standard_normal(knots[0])
         self._noise = params.noise_cv * self._random(_NOISE).standard_normal(knots[1])
+        self._days = np.maximum(1.0 + params.day_cv * self._random(_DAY).standard_normal(SIX_WEEKS_DAYS + 2), 0.0)
         self._top = 1.0
         # On a grid of minutes of all six weeks, whichever part is run: a day alone is the same day as in the whole.
         self._top = float(self.target(np.arange(0.0, SIX_WEEKS_DAYS * DAY_S, 60.0)).max())
@@ -206,7 +213,8 @@ class SixWeeks:
         x = 2.0 * np.pi * (since_s / HOUR_S - params.peak_hour) / 24.0
         harmonic = params.day_harmonic
         day = 0.5 * (1.0 - harmonic + np.cos(x) + harmonic * np.cos(2.0 * x))
-        level = params.trough_ratio + (1.0 - params.trough_ratio) * day * self._week(since_s)
+        amplitude = self._week(since_s) * _join(self._days, since_s / DAY_S + 0.5)
+        level = params.trough_ratio + (1.0 - params.trough_ratio) * day * amplitude
         level *= 1.0 + _join(self._drift, since_s / _WEEK_S)
         level *= 1.0 + _join(self._noise, since_s / _NOISE_KNOT_S)
         return np.clip(level / self._top, 0.0, 1.0)
@@ -257,7 +265,13 @@ class SixWeeks:
         assert per_server.shape == middle_s.shape
         assert np.isfinite(per_server).all()
         assert (per_server >= 0.0).all()
-        return self._servers * per_server * self.modulation(hour)
+        return self._servers * (per_server * self.modulation(hour) + self.flashes(hour))
+
+    def flashes(self, hour: int) -> Vec:
+        """Requests per server that arrive together, in each second of an hour [3600]."""
+        random = self._random(_FLASH, hour)
+        struck = random.random(HOUR_S) < self.params.flash_per_day / DAY_S
+        return np.where(struck, self.params.flash_requests, 0.0)
 
     def blocks(self) -> Iterator[Arrivals]:
         """Requests hour by hour, in blocks of whole seconds."""

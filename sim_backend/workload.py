@@ -15,6 +15,8 @@ from sim_backend.six_weeks import DAY_S, SIX_WEEKS_DAYS, SixWeeks, SixWeeksParam
 from telemetry.request_trace import RequestTrace, read_request_trace
 
 SIX_WEEKS = "six-weeks"
+WARM_UP_S = 1_800
+"""Ten times the longest request."""
 CURVE_RATES = 12
 """Fixed rates at which power is measured to invert it: POLCA's recipe needs about ten."""
 CURVE_S = 2_400
@@ -53,6 +55,11 @@ class Workload:
     """Servers for which the recorded rate is meant; load per server stays when more are added."""
     curve: LoadCurve | None = None
     """Only for the six weeks."""
+
+    @property
+    def warm_up_s(self) -> int:
+        """Start of a run whose power says nothing: the built-in fleet begins empty, as no row does."""
+        return WARM_UP_S if self.requests == SIX_WEEKS else 0
 
     def source(self, servers: int) -> ArrivalSource:
         """Requests for a fleet of this size."""
@@ -94,12 +101,12 @@ def measure_load_curve(site: Site, servers: Servers, params: SixWeeksParams, see
 
 def _mean_power_w(site: Site, servers: Servers, params: SixWeeksParams, rate_rps: float, seed: int) -> float:
     source = SixWeeks(
-        replace(params, burst_cv=0.0, jump_cv=0.0),
+        replace(params, burst_cv=0.0, jump_cv=0.0, flash_per_day=0.0),
         servers.count,
         lambda target: np.full(target.shape, rate_rps),
         seed,
         Span(CURVE_S / DAY_S),
     )
-    plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo)
+    plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo, pack_to=site.pack_to)
     server_w = plant.run_schedule(np.ones((CURVE_S, servers.count)))
     return float(server_w[CURVE_S // 4 :].sum(axis=1).mean())
