@@ -38,7 +38,7 @@ def measured(site_file: str, changes: dict[str, float], seed: int = SEED) -> Ref
     workload = {key: value for key, value in changes.items() if key != "pack_to"}
     site = replace(site, workload={**site.workload, **workload}, pack_to=int(changes.get("pack_to", site.pack_to)))
     job = ReplayJob(site, "six-weeks", ("polca",), ("reactive",), (0.0,), seed)
-    return uncapped_at(prepared(job), 0.0)
+    return uncapped_at(*prepared(job), 0.0)
 
 
 def row(words: str, reference: Reference) -> str:

@@ -58,7 +58,7 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
     if job.journal is not None and len(job.policies) * len(job.guarantees) * len(job.add_servers_pct) != 1:
         raise ConfigError("--record keeps one run: give one policy, one guarantee and one number of added servers")
     progress(0.0, "load curve")
-    workload, site = _prepared(job)
+    workload, site = prepared(job)
     study = _studied(site)
     base = build_servers(_any_budget(site, study), 0.0).count
     pcts = tuple(dict.fromkeys((0.0, *job.add_servers_pct)))
@@ -81,7 +81,8 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
     return ReplayResult(header, tuple(results))
 
 
-def _prepared(job: ReplayJob) -> tuple[Workload, Site]:
+def prepared(job: ReplayJob) -> tuple[Workload, Site]:
+    """The workload, its load curve measured if it needs one, and the site as the job has it."""
     site = job.site
     workload = Workload(
         requests=job.requests,
@@ -99,6 +100,11 @@ def _prepared(job: ReplayJob) -> tuple[Workload, Site]:
         servers = build_servers(_any_budget(site, _studied(site)), 0.0)
         workload = replace(workload, curve=measure_load_curve(site, servers, params, job.seed))
     return workload, site
+
+
+def uncapped_at(workload: Workload, site: Site, add_pct: float) -> Reference:
+    """The fleet without any cap."""
+    return runs.run_reference(ReferenceTask(_any_budget(site, _studied(site)), workload, add_pct), runs.silent)
 
 
 def _studied(site: Site) -> str:
