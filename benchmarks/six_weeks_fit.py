@@ -28,7 +28,7 @@ CASES: tuple[tuple[str, str, dict[str, float]], ...] = (
     ("no bursts at all", "polca-row.toml", {"flash_per_day": 0.0, "burst_cv": 0.0, "jump_cv": 0.0}),
     ("strong bursts (cv 0.15 each)", "polca-row.toml", {"burst_cv": 0.15, "jump_cv": 0.15}),
     ("2.8 kW, as shipped", "polca-row-2800.toml", {}),
-    ("2.8 kW with the bursts of 1.2 kW", "polca-row-2800.toml", {"burst_cv": 0.05, "jump_cv": 0.05, "flash_requests": 0.45}),
+    ("2.8 kW, bursts of 1.2 kW", "polca-row-2800.toml", {"burst_cv": 0.05, "jump_cv": 0.05, "flash_requests": 0.45}),
 )  # fmt: skip
 
 
