@@ -18,12 +18,13 @@ import numpy as np
 
 from daemon.config import load_site
 from policies import POLICIES
+from sim_backend.arrivals import DAY_S
 from sim_backend.replay import ReplayJob, run_replay
 from sim_backend.report import html_out, json_out, svg_out, table
 from sim_backend.report.verdict import DEFAULT_LIMITS, figure, judge
 from sim_backend.result import RunResult
 from sim_backend.site import IN_BAND, Site
-from sim_backend.six_weeks import DAY_S, SIX_WEEKS_DAYS, SixWeeks, SixWeeksParams
+from sim_backend.six_weeks import SIX_WEEKS_DAYS, SixWeeks, SixWeeksParams
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "results"

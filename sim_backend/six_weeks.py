@@ -6,16 +6,17 @@ correlated oscillation, and the largest rises within 2 s and 40 s. The shape is 
 1. A target u(t) in 0..1, the wanted row power as a share of its own highest level:
 
        u = level / max(level over the six weeks)
-       level = (trough + (1 - trough) * day(h) * week(t)) * (1 + drift(t)) * (1 + noise(t))
+       level = (trough + (1 - trough) * day(h) * week(t) * height(t)) * (1 + drift(t)) * (1 + noise(t))
        day(h) = (1 - b + cos x + b cos 2x) / 2,  x = 2 pi (h - peak_hour) / 24,  b = day_harmonic
        week(t) = 1 on weekdays, weekend_ratio at weekends, joined by half a cosine around midnight
+       height: seeded normal knots of mean 1, one a day, so that six weeks have one highest day
        drift, noise: seeded normal knots (weekly, half-hourly) joined by half cosines
 
    Requests per second and server are then `rate_of(u)`: the inverse of the row's steady-state power curve.
 2. Bursts: that rate is multiplied by two seeded processes of mean 1, which all servers share: a lognormal one that
    wanders (Ornstein-Uhlenbeck in the logarithm, correlation falling with `burst_tau_s`) and a gamma one that jumps
    (held, and drawn anew at exponential intervals of mean `jump_tau_s`). Independent requests cannot make the
-   published rises: they average out over forty servers.
+   published rises: they average out over forty servers. Rarely, and at random, a flash adds requests to one second.
 3. Requests: Poisson in each second with that rate, uniform within it; class, priority and sizes drawn per request.
 
 Each hour has random streams of its own, so any hour can be made without those before it, in any process.

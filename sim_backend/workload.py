@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from policies.arrays import Vec
-from sim_backend.arrivals import ArrivalSource, Load, TraceArrivals
+from sim_backend.arrivals import DAY_S, ArrivalSource, Load, TraceArrivals
 from sim_backend.fleet import Servers
 from sim_backend.plant import Plant
 from sim_backend.site import Site
-from sim_backend.six_weeks import DAY_S, SIX_WEEKS_DAYS, SixWeeks, SixWeeksParams, Span
+from sim_backend.six_weeks import SIX_WEEKS_DAYS, SixWeeks, SixWeeksParams, Span
 from telemetry.request_trace import RequestTrace, read_request_trace
 
 SIX_WEEKS = "six-weeks"

@@ -171,6 +171,7 @@ class TwinPlant:
         self.rejected: list[Request] = []
         self.completed: list[Request] = []
         self.choices = 0
+        self.pack_to = 1
         self.now_s = 0.0
         self.taken_s = 0.0
 
@@ -188,13 +189,16 @@ class TwinPlant:
                 self.arrive(self.coming.pop(0))
         self.now_s = until_s
 
+    def rank(self, outstanding: int) -> int:
+        return self.pack_to - 1 - outstanding if outstanding < self.pack_to else outstanding
+
     def arrive(self, request: Request) -> None:
         same = [s for s in self.servers if s.priority == request.priority]
         fits = [s for s in same or self.servers if s.profile.kv_tokens >= request.prompt + request.output]
         if not fits:
             self.rejected.append(request)
             return
-        server = min(fits, key=lambda s: (s.outstanding, s.last_chosen, s.index))
+        server = min(fits, key=lambda s: (self.rank(s.outstanding), s.last_chosen, s.index))
         server.last_chosen = self.choices
         self.choices += 1
         server.queue.append(request)

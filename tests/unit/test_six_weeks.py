@@ -13,7 +13,7 @@ from sim_backend.result import Vec
 from sim_backend.six_weeks import HOUR_S, SixWeeks, SixWeeksParams, Span
 
 DAY = Span(days=1.0)
-CALM = SixWeeksParams(drift_cv=0.0, noise_cv=0.0, burst_cv=0.0, jump_cv=0.0)
+CALM = SixWeeksParams(drift_cv=0.0, noise_cv=0.0, day_cv=0.0, burst_cv=0.0, jump_cv=0.0, flash_per_day=0.0)
 
 
 def rate_of(target: Vec) -> Vec:
@@ -246,3 +246,27 @@ def test_generation_is_fast_and_takes_little_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 60_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_flashes_come_as_often_and_as_large_as_asked_for() -> None:
+    source = weeks(replace(CALM, flash_per_day=48.0, flash_requests=0.5))
+    flashes = np.concatenate([source.flashes(hour) for hour in range(240)])
+    assert np.unique(flashes).tolist() == [0.0, 0.5]
+    assert np.count_nonzero(flashes) == pytest.approx(480, rel=0.15)
+    quiet = weeks(CALM).rate_rps(5)
+    assert source.rate_rps(5) - quiet == pytest.approx(40 * source.flashes(5))
+
+
+def test_a_flash_strikes_at_the_same_second_whatever_the_number_of_servers() -> None:
+    params = replace(CALM, flash_per_day=48.0)
+    assert weeks(params, servers=40).flashes(7).tolist() == weeks(params, servers=52).flashes(7).tolist()
+
+
+def test_days_differ_in_height_but_not_in_their_nights() -> None:
+    source = weeks(replace(CALM, day_cv=0.15))
+    hours = np.arange(0.0, 42 * 24.0) * 3600.0
+    by_day = source.target(hours).reshape(42, 24)
+    weekdays = by_day[[d for d in range(42) if (d + 2) % 7 < 5]]
+    assert np.std(weekdays.max(axis=1)) > 0.02
+    assert np.std(weekdays.min(axis=1)) < 0.01
+    assert source.target(np.arange(0.0, 42 * 86_400.0, 60.0)).max() == 1.0
