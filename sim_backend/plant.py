@@ -113,7 +113,6 @@ class Plant:
         source: ArrivalSource,
         slo: Mapping[str, Slo],
         *,
-        record: bool = False,
         pack_to: int = 1,
     ) -> None:
         """Idle servers at time 0 without caps.
@@ -126,7 +125,6 @@ class Plant:
             slo: targets by name of the priority; a priority without any is always good.
             pack_to: servers are filled one after the other up to this many outstanding requests, beyond it evenly;
                 1 is evenly from the start.
-            record: keep `ttft_s` and `e2e_s` of every request. Memory then grows with the requests.
         """
         n = len(sku)
         if n == 0 or len(priority) != n:
@@ -136,7 +134,7 @@ class Plant:
         self.now_s = 0.0
         self._taken_s = 0.0
         self._blocks: Iterator[Arrivals] = source.blocks()
-        self._record = record
+        self._record = False
         self._last_arrival_s = 0.0
         size = leaves(n)
         self._floats, self._ints = _rows(n, p.NSERVER)
@@ -184,6 +182,12 @@ class Plant:
         self._floats[:, p.F_GIVEN_CLOCK_RATIO] = math.nan
         self.set_caps(np.ones(n), np.full(n, np.inf))
 
+    def keep_record(self) -> None:
+        """Keep `ttft_s` and `e2e_s` of every request from now on, at the start. Memory then grows with the requests."""
+        if self.stats.arrived.any():
+            raise InvariantViolated("a record begins with the first request")
+        self._record = True
+
     @property
     def servers(self) -> int:
         """How many there are."""
@@ -213,12 +217,12 @@ class Plant:
 
     @property
     def ttft_s(self) -> Vec:
-        """Time to first token by order of arrival, NaN while there is none; with `record` only."""
+        """Time to first token by order of arrival, NaN while there is none; only if kept."""
         return self._records[: self._control[p.C_INDEX], 0]
 
     @property
     def e2e_s(self) -> Vec:
-        """Time from arrival to last token by order of arrival, NaN while there is none; with `record` only."""
+        """Time from arrival to last token by order of arrival, NaN while there is none; only if kept."""
         return self._records[: self._control[p.C_INDEX], 1]
 
     def advance(self, until_s: float) -> None:

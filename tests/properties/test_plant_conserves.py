@@ -53,7 +53,8 @@ def test_requests_tokens_and_joules_are_conserved(seed: int, servers: int, count
     rng = np.random.default_rng(seed)
     arrivals = random_requests(rng, count, mean_gap_s, 800)
     sku, priority = rng.integers(0, 2, servers), rng.integers(0, 2, servers)
-    plant = Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9, 40), SLO, record=True)
+    plant = Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9, 40), SLO)
+    plant.keep_record()
     whole = Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9, 40), SLO)
     energy_j = np.zeros(servers)
     for _ in range(30):

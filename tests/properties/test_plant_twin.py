@@ -24,20 +24,21 @@ def random_caps(rng: np.random.Generator, servers: int) -> tuple[np.ndarray, np.
 @given(
     seed=st.integers(0, 2**32 - 1),
     servers=st.integers(1, 5),
-    count=st.integers(0, 60),
-    mean_gap_s=st.sampled_from([0.005, 0.05, 0.3, 2.0]),
+    load=st.tuples(st.integers(0, 60), st.sampled_from([0.005, 0.05, 0.3, 2.0])),
     steps=st.integers(1, 25),
     fleet=st.sampled_from(["wide", "tight", "both"]),
     pack_to=st.sampled_from([1, 1, 2, 4]),
 )
 def test_compiled_plant_equals_its_twin(
-    seed: int, servers: int, count: int, mean_gap_s: float, steps: int, fleet: str, pack_to: int
+    seed: int, servers: int, load: tuple[int, float], steps: int, fleet: str, pack_to: int
 ) -> None:
     rng = np.random.default_rng(seed)
     sku = {"wide": np.zeros(servers, int), "tight": np.ones(servers, int), "both": rng.integers(0, 2, servers)}[fleet]
     priority = rng.integers(0, 2, servers)
+    count, mean_gap_s = load
     arrivals = random_requests(rng, count, mean_gap_s, 900)
-    plant = Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9), SLO, record=True, pack_to=pack_to)
+    plant = Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9), SLO, pack_to=pack_to)
+    plant.keep_record()
     twin = twin_of(arrivals, [(PROFILE, TIGHT)[i] for i in sku], priority)
     twin.pack_to = pack_to
     now_s = 0.0

@@ -106,7 +106,9 @@ def plant_of(
     if priority is None:
         priority = np.zeros(servers, np.int8)
     source = ListSource(arrivals, 1e9, rows)
-    return Plant([profile], np.zeros(servers, np.int64), priority, source, slo, record=True)
+    plant = Plant([profile], np.zeros(servers, np.int64), priority, source, slo)
+    plant.keep_record()
+    return plant
 
 
 def random_requests(rng: np.random.Generator, count: int, mean_gap_s: float, longest: int) -> Arrivals:

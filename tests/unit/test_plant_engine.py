@@ -159,7 +159,8 @@ def test_a_request_longer_than_any_kv_cache_is_rejected_and_counted() -> None:
 def test_a_long_request_goes_where_it_fits() -> None:
     small = replace(PROFILE, kv_tokens=1000)
     source = ListSource(requests([0.0, 0.0, 0.0], prompt=2000, output=500), 1e9)
-    plant = Plant([small, PROFILE], np.array([0, 1]), np.zeros(2, np.int8), source, {}, record=True)
+    plant = Plant([small, PROFILE], np.array([0, 1]), np.zeros(2, np.int8), source, {})
+    plant.keep_record()
     plant.advance(0.5)
     assert plant.outstanding.tolist() == [0, 3]
 

@@ -21,7 +21,9 @@ def mixed_plant(seed: int = 3, rows: int = 50) -> Plant:
     arrivals = random_requests(rng, 600, 0.05, 700)
     sku, priority = np.array([0, 1, 0, 1, 0, 0, 1]), np.array([0, 0, 0, 1, 1, 1, 1])
     slo = {"high": Slo(ttft_s=1.0, tpot_s=0.1)}
-    return Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9, rows), slo, record=True)
+    plant = Plant([PROFILE, TIGHT], sku, priority, ListSource(arrivals, 1e9, rows), slo)
+    plant.keep_record()
+    return plant
 
 
 def fingerprint(plant: Plant) -> bytes:
