@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.arrays import ALL, Ints, Rows, Vec
+from policies.arrays import ALL, Flags, Ints, Rows, Vec
 from policies.commands import Command, Publish, SetCaps
 from policies.events import AgentEvent, Leased, LeaseVector, Measured, Restarted, Sampled
 from policies.modes import Mode
@@ -118,25 +118,34 @@ class AgentCore:
             & (lease.cap_mhz > 0.0)
         )
         if accepted.all():
-            return self._accept(rows, lease, ALL, end_s, now_s)
+            return self._accept(rows, lease, end_s, lease.cap_w, lease.cap_mhz, lease.braking, now_s)
         self.refused += int(accepted.size - accepted.sum())
         some = index[accepted]
         if some.size == 0:
             return []
-        return self._accept(some, lease, np.flatnonzero(accepted), end_s, now_s)
+        return self._accept(
+            some,
+            lease,
+            end_s[accepted],
+            lease.cap_w[accepted],
+            lease.cap_mhz[accepted],
+            lease.braking[accepted],
+            now_s,
+        )
 
-    def _accept(self, rows: Rows, lease: LeaseVector, entries: Rows, end_s: Vec, now_s: float) -> list[Command]:
-        """Take the `entries` of a lease that are for `rows`."""
+    def _accept(
+        self, rows: Rows, lease: LeaseVector, end_s: Vec, cap_w: Vec, cap_mhz: Vec, braking: Flags, now_s: float
+    ) -> list[Command]:
         if lease.epoch > int(self.epoch[rows].min()):
             self._shadow_older_epoch(rows, lease.epoch)
         self.epoch[rows] = lease.epoch
         self.lease_seq[rows] = lease.seq
-        self.lease_end_s[rows] = end_s[entries]
+        self.lease_end_s[rows] = end_s
         self.mode[rows] = Mode.LEASED
-        leased_w = np.minimum(lease.cap_w[entries], self.config.nameplate_w[rows])
-        mhz = np.clip(lease.cap_mhz[entries], self.config.min_mhz[rows], self.config.max_mhz[rows])
+        leased_w = np.minimum(cap_w, self.config.nameplate_w[rows])
+        mhz = np.clip(cap_mhz, self.config.min_mhz[rows], self.config.max_mhz[rows])
         self.leased_w[rows] = leased_w
-        self.braking[rows] = lease.braking[entries]
+        self.braking[rows] = braking
         cap = np.where(self.prior_end_s[rows] > now_s, np.minimum(leased_w, self.prior_w[rows]), leased_w)
         reflexive = np.isfinite(self.over_since_s[rows]) & (now_s - self.over_since_s[rows] >= self.config.reflex_s)
         if reflexive.any():
