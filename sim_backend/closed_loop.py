@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from policies.agent_core import AgentCore
-from policies.arrays import ALL, Ints, Vec
+from policies.arrays import ALL, Rows, Vec
 from policies.brake import BrakeConfig
 from policies.commands import Command, EngageBrake, GrantLeases, Publish, ReleaseBrake, SetCaps
 from policies.controller_core import ControllerConfig, ControllerCore, Promise
@@ -96,7 +96,7 @@ class ClosedLoop:
         self.plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo, pack_to=site.pack_to)
         self.controller, self.agents, path_rng = build_cores(spec, servers)
         config = self.agents.config
-        self.actuators = Actuators(site.actuation, config, path_rng)
+        self.actuators = Actuators(site.actuation, config.max_mhz, servers.constraints, path_rng)
         self.meter = RowMeter(servers.constraints.count, site.actuation.meter_window_s, site.actuation.meter_delay_s)
         self.recorder = Recorder(self.steps, servers.priority)
         budgeted = [d for d in site.domains if d.budget_w is not None]
@@ -114,6 +114,10 @@ class ClosedLoop:
         self._sample_seq = self._no_ints
         self._late: list[tuple[float, Sampled]] = []
         self._ticked = Ticked()
+        self._unwritten = self._no_ints[:0]
+        """Servers whose agent was told by its device that a write had failed."""
+        only = servers.constraints
+        self._one_for_all = only.count == 1 and only.columns.size == servers.count
 
     def run(self, progress: Progress | None = None) -> None:
         """Advance to the end of the workload."""
@@ -138,7 +142,7 @@ class ClosedLoop:
         constraint_w = self.servers.constraints.total(server_w)
         for protection, drawn_w in zip(self.protections, constraint_w.tolist(), strict=True):
             protection.advance(drawn_w)
-        total_w = float(constraint_w[0]) if constraint_w.size == 1 else float(server_w.sum())
+        total_w = float(constraint_w[0]) if self._one_for_all else float(server_w.sum())
         self.recorder.second(float(constraint_w[0]), total_w, braked=self.controller.brake.any_engaged)
         if now_s % HOUR_S == 0:
             self.recorder.hour(plant)
@@ -150,6 +154,8 @@ class ClosedLoop:
             for constraint, drawn_w in enumerate(reading.tolist()):
                 metered = Metered(constraint, drawn_w, float(self.meter.delay_s))
                 self._controller_step(metered, now_s)
+        if self._unwritten.size:
+            self._write_again(now_s)
         if self.in_band:
             measured = Measured(ALL, server_w, self._clock_mhz(), self._enforced_w)
             self._agents_step(measured, now_s)
@@ -235,9 +241,22 @@ class ClosedLoop:
                 else:
                     self._late.append((now_s + self.site.actuation.sample_delay_s, sample))
             case SetCaps():
-                self.actuators.send_caps(command.rows, command.cap_mhz, command.gpu_limit_w, now_s, reissued=False)
+                self._write(command.rows, command.cap_mhz, command.gpu_limit_w, now_s, reissued=False)
 
-    def _limits_w(self, cap_w: Vec, rows: Ints | slice) -> Vec:
+    def _write(self, rows: Rows, cap_mhz: Vec, limit_w: Vec, now_s: float, *, reissued: bool) -> None:
+        """What an agent's shell does: write to its devices, and keep in mind which of them said no."""
+        lost = self.actuators.send_caps(rows, cap_mhz, limit_w, now_s, reissued=reissued)
+        if lost.size or self._unwritten.size:
+            elsewhere = np.setdiff1d(self._unwritten, self.actuators.index[rows])
+            self._unwritten = np.union1d(elsewhere, lost)
+
+    def _write_again(self, now_s: float) -> None:
+        """Try once more with the caps that hold by now."""
+        rows, agents = self._unwritten, self.agents
+        limit_w = agents.config.gpu_limit_w(agents.cap_w[rows], rows)
+        self._write(rows, agents.cap_mhz[rows], limit_w, now_s, reissued=True)
+
+    def _limits_w(self, cap_w: Vec, rows: Rows) -> Vec:
         """A server cap as GPU limits, as the management controller would set it; none for an uncapped server."""
         limit_w = self.agents.config.gpu_limit_w(np.where(np.isinf(cap_w), 0.0, cap_w), rows)
         return np.where(np.isinf(cap_w), np.inf, limit_w)
@@ -245,7 +264,7 @@ class ClosedLoop:
     def _send_brake(self, constraint: int, cap_mhz: float, now_s: float) -> None:
         # In-band the leases themselves carry the brake's clock.
         if not self.in_band:
-            self.actuators.send_brake(self.servers.constraints.servers(constraint), cap_mhz, now_s)
+            self.actuators.send_brake(constraint, cap_mhz, now_s)
 
     def _apply_caps(self) -> None:
         clock_mhz = self.actuators.clock_mhz()

@@ -40,6 +40,6 @@ def window_means(series_w: Vec, window_s: int) -> Vec:
 
 
 def largest_rise(readings: Vec, steps: int) -> float:
-    """Rise(L): the largest of p(t + d) - p(t) over all t and 0 <= d <= `steps` readings."""
+    """Rise(L): the largest of p(t + d) - p(t) over all t and 0 <= d <= `steps` readings; what only falls has none."""
     rises = [float((readings[d:] - readings[:-d]).max()) for d in range(1, steps + 1) if d < readings.size]
-    return max(rises, default=0.0)
+    return max((0.0, *rises))
