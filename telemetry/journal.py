@@ -1,5 +1,6 @@
 """Append-only record of what a core was told and what it asked for: what replay reads."""
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from telemetry.wire import VERSION, encode
 
 MAGIC = b"overwatt-journal\n"
 _LENGTH = struct.Struct("<II")
+END = "end"
+"""Begins the last record, which holds the number of steps: a journal cut off between two records lacks it."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 """A step of ten thousand servers is under 2 MB; what claims more is damage, not data."""
 
@@ -35,31 +38,53 @@ class JournalWriter:
     def __init__(self, path: Path, header: dict[str, object]) -> None:
         """Begin a journal whose header says how to build the cores."""
         self.path = path
-        self._part = path.with_name(path.name + ".part")
+        # A device (/dev/null) cannot be renamed onto without destroying it.
+        self._part = path if path.exists() and not path.is_file() else path.with_name(path.name + ".part")
+        self._steps = 0
         try:
             self._file: BinaryIO = self._part.open("wb")
         except OSError as error:
-            raise DataError(f"{path}: cannot write the journal ({error.strerror}); give a writable place") from error
-        self._file.write(MAGIC)
-        self._write(msgspec.msgpack.encode({"version": VERSION, **header}))
+            raise self._unwritable(error) from error
+        self._write(MAGIC)
+        self._record({"version": VERSION, **header})
 
     def wrote(self, core: str, event: object, now_s: float, commands: list[Command]) -> None:
         """Append one step."""
-        self._write(msgspec.msgpack.encode((core, now_s, encode(event), [encode(c) for c in commands])))
+        self._record((core, now_s, encode(event), [encode(c) for c in commands]))
+        self._steps += 1
 
     def close(self) -> None:
         """Finish and give the file its name."""
-        self._file.close()
-        self._part.replace(self.path)
+        self._record((END, self._steps))
+        try:
+            self._file.close()
+            if self._part != self.path:
+                self._part.replace(self.path)
+        except OSError as error:
+            self.abandon()
+            raise self._unwritable(error) from error
 
     def abandon(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        # What is still buffered may not fit the disk either; nobody wants it any more.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._part != self.path:
+            self._part.unlink(missing_ok=True)
 
-    def _write(self, record: bytes) -> None:
-        self._file.write(_LENGTH.pack(len(record), zlib.crc32(record)))
-        self._file.write(record)
+    def _record(self, content: object) -> None:
+        record = msgspec.msgpack.encode(content)
+        self._write(_LENGTH.pack(len(record), zlib.crc32(record)) + record)
+
+    def _write(self, content: bytes) -> None:
+        try:
+            self._file.write(content)
+        except OSError as error:
+            self.abandon()
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> DataError:
+        return DataError(f"{self.path}: cannot write the journal ({error.strerror}); give a writable place with room")
 
 
 class JournalReader:
@@ -72,12 +97,25 @@ class JournalReader:
             self._file: BinaryIO = path.open("rb")
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); give a journal made with --record") from error
+        try:
+            self.header = self._header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "JournalReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _header(self) -> dict[str, Any]:
         if self._file.read(len(MAGIC)) != MAGIC:
-            raise DataError(f"{path}: is not an overwatt journal; make one with --record")
+            raise DataError(f"{self.path}: is not an overwatt journal; make one with --record")
         header = self._decoded(self._record(1), 1)
         if not isinstance(header, dict) or header.get("version") != VERSION:
-            raise DataError(f"{path}: journal of another version; this program reads version {VERSION}")
-        self.header: dict[str, Any] = header
+            raise DataError(f"{self.path}: journal of another version; this program reads version {VERSION}")
+        return header
 
     def steps(self) -> Iterator[Step]:
         """All steps in order; a damaged record ends them with DataError."""
@@ -85,18 +123,17 @@ class JournalReader:
         while True:
             number += 1
             record = self._record(number)
-            if record is None:
-                return
-            fields = self._decoded(record, number)
-            try:
-                core, now_s, event, commands = fields
-                yield Step(str(core), float(now_s), bytes(event), tuple(bytes(c) for c in commands))
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{self.path}: record {number} is damaged; record the run again") from error
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._file.close()
+            match self._decoded(record, number) if record is not None else None:
+                case [str(core), float(now_s), bytes(event), [*commands]] if all(
+                    isinstance(c, bytes) for c in commands
+                ):
+                    yield Step(core, now_s, event, tuple(commands))
+                case [end, int(steps)] if end == END and steps == number - 2 and not self._file.read(1):
+                    return
+                case None:
+                    raise DataError(f"{self.path}: is cut off after record {number - 1}; record the run again")
+                case _:
+                    raise DataError(f"{self.path}: record {number} is damaged; record the run again")
 
     def _record(self, number: int) -> bytes | None:
         head = self._file.read(_LENGTH.size)
