@@ -97,16 +97,20 @@ def user_figures(outcome: Outcome, uncapped: Outcome) -> dict[str, object]:
             for c, name in enumerate(PRIORITIES)
         },
         "requests": {
-            "arrived": int(outcome.arrived.sum()),
-            "completed": int(outcome.completed.sum()),
-            "in_flight": int((outcome.arrived - outcome.completed - outcome.rejected).sum()),
-            "rejected": int(outcome.rejected.sum()),
+            "arrived": _counted(outcome.arrived),
+            "completed": _counted(outcome.completed),
+            "in_flight": _counted(outcome.arrived - outcome.completed - outcome.rejected),
+            "rejected": _counted(outcome.rejected),
         },
     }
 
 
 def _named(values: Vec) -> dict[str, float]:
     return {name: float(values[code]) for code, name in enumerate(PRIORITIES)}
+
+
+def _counted(values: Ints) -> dict[str, int]:
+    return {name: int(values[code]) for code, name in enumerate(PRIORITIES)}
 
 
 def _change_pct(now: float, before: float) -> float | None:

@@ -1,31 +1,23 @@
 """The whole job: settle the budget, run every policy at every size of fleet, compare each with the fleet uncapped."""
 
 import math
-import platform
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
-from policies.errors import ConfigError
+from policies.errors import ConfigError, DataError
 from sim_backend import runs
 from sim_backend.fleet import build_servers
 from sim_backend.meter import largest_rise
+from sim_backend.pool import Pool, Progress, Tracker
 from sim_backend.result import ReplayResult, RunResult
 from sim_backend.runs import LoopTask, Reference, ReferenceTask
 from sim_backend.site import Guarantee, Site
 from sim_backend.six_weeks import SixWeeksParams
+from sim_backend.versions import versions
 from sim_backend.workload import SIX_WEEKS, Workload, measure_load_curve
 
-Progress = Callable[[float, str], None]
-"""Told the fraction of the whole job that is done, and what is being done."""
-T = TypeVar("T", ReferenceTask, LoopTask)
-R = TypeVar("R")
 REFERENCE_COST = 0.4
 """Time of an uncapped reference run over that of a closed loop, for the progress bar alone."""
 
@@ -60,17 +52,22 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
     progress(0.0, "load curve")
     workload, site = prepared(job)
     study = _studied(site)
+    _check_failsafe(job, _any_budget(site, study))
+    _check_length(workload, site)
     base = build_servers(_any_budget(site, study), 0.0).count
     pcts = tuple(dict.fromkeys((0.0, *job.add_servers_pct)))
     loops = len(job.policies) * len(job.guarantees) * len(job.add_servers_pct)
-    tracker = _Tracker(progress, len(pcts) * REFERENCE_COST + loops)
-    with _Pool(job.processes if loops > 1 else 1) as pool:
+    tracker = Tracker(progress, len(pcts) * REFERENCE_COST + loops)
+    with Pool(job.processes if loops > 1 else 1) as pool:
         tasks = [ReferenceTask(_any_budget(site, study), workload, pct) for pct in pcts]
         found = pool.map(runs.run_reference, tasks, tracker, REFERENCE_COST, "uncapped")
         references = dict(zip(pcts, found, strict=True))
         site, derivation = _settled(site, study, references[0.0])
+        _check_failsafe(job, site)
+        # Only what users got is compared: the power series of six weeks need not travel to every process.
+        compared = {pct: replace(reference, power_w=np.empty(0)) for pct, reference in references.items()}
         loop_tasks = [
-            LoopTask(site, workload, policy, Guarantee(guarantee), pct, job.seed, job.check_every, references[pct],
+            LoopTask(site, workload, policy, Guarantee(guarantee), pct, job.seed, job.check_every, compared[pct],
                      job.journal)
             for guarantee in job.guarantees
             for policy in job.policies
@@ -104,15 +101,60 @@ def prepared(job: ReplayJob) -> tuple[Workload, Site]:
 
 def uncapped_at(workload: Workload, site: Site, add_pct: float) -> Reference:
     """The fleet without any cap."""
-    return runs.run_reference(ReferenceTask(_any_budget(site, _studied(site)), workload, add_pct), runs.silent)
+    return runs.run_reference(ReferenceTask(_any_budget(site, _studied(site)), workload, add_pct))
 
 
 def _studied(site: Site) -> str:
     """The domain whose budget the question is about: the first that has one, or is to be given one."""
+    study = next((d.name for d in site.domains if d.budget_w is not None or d.peak_ratio is not None), None)
+    if study is None:
+        raise ConfigError(f"site '{site.name}' has no domain with a budget: nothing limits the number of servers")
     for domain in site.domains:
-        if domain.budget_w is not None or domain.peak_ratio is not None:
-            return domain.name
-    raise ConfigError(f"site '{site.name}' has no domain with a budget: nothing limits the number of servers")
+        if domain.name != study and domain.budget_w is None and domain.peak_ratio is not None:
+            raise ConfigError(
+                f"site '{site.name}': only the budget of its first domain, '{study}', can be derived; "
+                f"give domain '{domain.name}' a budget_w instead of peak_ratio"
+            )
+    return study
+
+
+def _check_length(workload: Workload, site: Site) -> None:
+    """Refuse what ends before the meter has spoken: no figure could be told."""
+    least_s = site.actuation.meter_window_s + site.actuation.meter_delay_s
+    lasts_s = workload.source(workload.base_servers).duration_s
+    if lasts_s < least_s:
+        raise DataError(
+            f"{workload.requests}: {lasts_s:.3g} s are simulated, but the first reading of the meter comes after "
+            f"{least_s} s: give a longer trace, or more --days"
+        )
+
+
+def _check_failsafe(job: ReplayJob, site: Site) -> None:
+    """Refuse a promise that could not be kept once nobody leads: caps lowered to fit all servers, but too low to keep.
+
+    Under the reactive guarantee, which promises nothing, it is only a figure of the header.
+    """
+    if Guarantee.HARD not in job.guarantees:
+        return
+    for pct in sorted(job.add_servers_pct):
+        servers = build_servers(site, pct)
+        floor_w = servers.failsafe_floor_w()
+        short = np.flatnonzero(servers.failsafe_w < floor_w - 1e-6)
+        if short.size:
+            row = int(short[0])
+            raise ConfigError(
+                f"site '{site.name}', {servers.count} servers ({pct:+g} %): their failsafe caps must be lowered to "
+                f"{servers.failsafe_w[row]:.0f} W each to fit the budget of {servers.budget_w[0]:.0f} W, but with all "
+                f"GPUs at their lowest limit one may draw {floor_w[row]:.0f} W: add fewer servers, or compare with "
+                "--guarantee reactive"
+            )
+
+
+def _kept_over_budget(job: ReplayJob, site: Site) -> float:
+    """What the servers of the largest fleet may draw with nobody leading, over the budget that is worst off."""
+    servers = build_servers(site, max(job.add_servers_pct))
+    kept_w = np.maximum(servers.failsafe_w, servers.failsafe_floor_w())
+    return float((servers.constraints.total(kept_w) / servers.budget_w).max())
 
 
 def _any_budget(site: Site, study: str) -> Site:
@@ -151,6 +193,8 @@ def _uncontrolled(references: dict[float, Reference], budget_w: float, base: int
     """
     pcts = sorted(references)
     needed_w = [_peak_and_rise_w(references[p], window_s) for p in pcts]
+    # A larger fleet that happens to need less than a smaller one does not count in its favour.
+    needed_w = np.maximum.accumulate(needed_w).tolist()
     servers = [float(references[p].servers) for p in pcts]
     if budget_w <= needed_w[0] or len(pcts) == 1:
         fit = servers[0] * budget_w / needed_w[0]
@@ -185,60 +229,8 @@ def _header(job: ReplayJob, site: Site, study: str, references: dict[float, Refe
         "budget_w": budget_w,
         "servers_at_0_pct": base,
         "other_w": reference.other_w,
+        "failsafe_sum_over_budget": _kept_over_budget(job, site),
         "uncontrolled": _uncontrolled(references, budget_w, base, window_s),
         "command": job.command,
-        "versions": {
-            "overwatt": version("overwatt"),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": version("numba"),
-        },
+        "versions": versions(),
     }
-
-
-class _Tracker:
-    """Turns finished tasks, and the progress of the one that runs in this process, into a fraction."""
-
-    def __init__(self, progress: Progress, total: float) -> None:
-        self._progress, self._total, self._done = progress, total, 0.0
-
-    def part(self, share: float, cost: float, what: str) -> None:
-        self._progress(min(1.0, (self._done + share * cost) / self._total), what)
-
-    def finished(self, cost: float, what: str) -> None:
-        self._done += cost
-        self._progress(min(1.0, self._done / self._total), what)
-
-
-class _Pool:
-    """Runs tasks here, or in processes of their own; results come back in the order of the tasks."""
-
-    def __init__(self, processes: int) -> None:
-        # Compiled code and open traces do not survive a fork safely; a spawned process loads them from the cache.
-        context = get_context("spawn")
-        self._executor = ProcessPoolExecutor(processes, mp_context=context) if processes > 1 else None
-
-    def __enter__(self) -> "_Pool":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def map(
-        self, run: Callable[[T, Callable[[float], None]], R], tasks: list[T], tracker: _Tracker, cost: float, what: str
-    ) -> list[R]:
-        if self._executor is None:
-            found: list[R] = []
-            for task in tasks:
-                found.append(run(task, lambda share: tracker.part(share, cost, what)))
-                tracker.finished(cost, what)
-            return found
-        futures: list[Any] = [self._executor.submit(run, task, runs.silent) for task in tasks]
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                tracker.finished(cost, what)
-        return [future.result() for future in futures]

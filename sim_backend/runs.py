@@ -13,18 +13,16 @@ from sim_backend.fleet import build_servers
 from sim_backend.meter import window_means
 from sim_backend.outcome import Outcome, curves, outcome_of, user_figures
 from sim_backend.plant import Plant
+from sim_backend.pool import silent
 from sim_backend.recorder import HOUR_S, Recorder
 from sim_backend.result import PRIORITIES, RunResult
 from sim_backend.site import Guarantee, Site
+from sim_backend.versions import versions
 from sim_backend.workload import Workload
 from telemetry.journal import JournalWriter
 
 Done = Callable[[float], None]
 """Told the fraction of the run that is done."""
-
-
-def silent(share: float) -> None:
-    """Progress of a run in another process is not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class LoopTask:
     journal: Path | None
 
 
-def run_reference(task: ReferenceTask, done: Done) -> Reference:
+def run_reference(task: ReferenceTask, done: Done = silent) -> Reference:
     """Run uncapped, an hour at a time in compiled code."""
     servers = build_servers(task.site, task.add_pct)
     source = task.workload.source(servers.count)
@@ -88,12 +86,13 @@ def run_reference(task: ReferenceTask, done: Done) -> Reference:
     return Reference(servers.count, float(servers.field("other_w").mean()), power_w, task.workload.warm_up_s, outcome)
 
 
-def run_loop(task: LoopTask, done: Done) -> RunResult:
+def run_loop(task: LoopTask, done: Done = silent) -> RunResult:
     """Run the cores over the plant and put the figures together."""
     spec = RunSpec(task.site, task.policy, task.guarantee, task.add_pct, task.seed, task.check_every)
     servers = build_servers(task.site, task.add_pct)
     source = task.workload.source(servers.count)
-    journal = None if task.journal is None else JournalWriter(task.journal, {"run": msgspec.to_builtins(spec)})
+    about = {"run": msgspec.to_builtins(spec), "versions": versions()}
+    journal = None if task.journal is None else JournalWriter(task.journal, about)
     try:
         loop = ClosedLoop(spec, servers, source, journal)
         loop.run(done)

@@ -37,6 +37,7 @@ def fake_header(days: float = 42.0) -> dict[str, object]:
     return {
         "site": "polca-row",
         "domain": "row-1",
+        "start_day": 0.0,
         "rate": 1.0,
         "compress_time": 1.0,
         "workload": "six-weeks",
@@ -53,6 +54,7 @@ def fake_header(days: float = 42.0) -> dict[str, object]:
         },
         "servers_at_0_pct": BASE_SERVERS,
         "other_w": 1200.0,
+        "failsafe_sum_over_budget": 0.552,
         "uncontrolled": {"servers": 43, "add_servers_pct": 7.5},
         "command": "overwatt replay --requests six-weeks --site docs/examples/polca-row.toml "
         "--policy no-cap,polca --add-servers 0,30 --seed 7 --json build/demo.json --html build/demo.html",
@@ -167,7 +169,12 @@ def _figures(
         "throughput_change_pct": {p: -8.0 * slow[p] for p in PRIORITIES},
         "goodput_rps": {"low": 0.22 - 0.1 * pressure, "high": 0.49},
         "slo_attainment_ratio": {"low": 0.997 - 0.01 * pressure, "high": 0.999},
-        "requests": {"arrived": 2_812_345, "completed": 2_812_301, "in_flight": 44, "rejected": 0},
+        "requests": {
+            "arrived": {"low": 1_054_630, "high": 1_757_715},
+            "completed": {"low": 1_054_603, "high": 1_757_698},
+            "in_flight": {"low": 27, "high": 17},
+            "rejected": {"low": 0, "high": 0},
+        },
         "energy_j": float(series.mean_w.mean()) * days * DAY_S,
         "seed": 7,
     }
