@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SIX_WEEKS = "six-weeks"
 SIX_WEEKS_DAYS = 42
 """Length of the built-in workload: POLCA's evaluation, 2023-06-21 to 08-02."""
+WHOLE_HOUR = 1e-6
+"""Hours that rounding may add: a third of a day is not a whole number of hours in binary."""
 
 MAX_ADD_PCT = 1000.0
 """Eleven times the servers: more is a typing error, and would simulate for days."""
@@ -72,6 +74,7 @@ def plan(options: ReplayOptions) -> Plan:
         add_servers_pct=ratios,
         seed=options.seed,
         days=options.days,
+        start_day=options.start_day,
         rate=options.rate,
         compress_time=options.compress_time,
         processes=options.processes,
@@ -91,8 +94,12 @@ def command(options: ReplayOptions) -> str:
     words += ["--seed", str(options.seed)]
     if options.days is not None:
         words += ["--days", repr(options.days).removesuffix(".0")]
-    for name, value in (("--rate", options.rate), ("--compress-time", options.compress_time)):
-        if value != 1.0:
+    for name, value, usual in (
+        ("--start-day", options.start_day, 0.0),
+        ("--rate", options.rate, 1.0),
+        ("--compress-time", options.compress_time, 1.0),
+    ):
+        if value != usual:
             words += [name, repr(value).removesuffix(".0")]
     return shlex.join(words)
 
@@ -156,15 +163,30 @@ def _ranges(options: ReplayOptions) -> None:
         raise UsageError(f"--seed: {options.seed} must not be negative")
     if options.html is not None and str(options.html) == "-":
         raise UsageError("--html: name a file; only --json can be written to standard output")
-    if options.requests != SIX_WEEKS:
-        return
-    if options.days is not None and options.days > SIX_WEEKS_DAYS:
-        raise UsageError(f"--days: {options.days:g} is more than the {SIX_WEEKS_DAYS} days of {SIX_WEEKS}")
-    for name, value in numbers[1:]:
-        if value != 1.0:
-            raise UsageError(
-                f"{name} changes recorded traces only; for {SIX_WEEKS} set [workload.six-weeks] in the site file"
-            )
+    if options.requests == SIX_WEEKS:
+        _span(options)
+        for name, value in numbers[1:]:
+            if value != 1.0:
+                raise UsageError(
+                    f"{name} changes recorded traces only; for {SIX_WEEKS} set [workload.six-weeks] in the site file"
+                )
+    elif options.start_day != 0.0:
+        raise UsageError(f"--start-day is for {SIX_WEEKS}; a recorded trace is replayed from its first request")
+
+
+def _span(options: ReplayOptions) -> None:
+    """Which part of the six weeks is run."""
+    start, days = options.start_day, options.days
+    if days is not None and days > SIX_WEEKS_DAYS:
+        raise UsageError(f"--days: {days:g} is more than the {SIX_WEEKS_DAYS} days of {SIX_WEEKS}")
+    if not 0.0 <= start < SIX_WEEKS_DAYS:
+        raise UsageError(f"--start-day: {start:g} must lie from 0 to below {SIX_WEEKS_DAYS}, the days of {SIX_WEEKS}")
+    if abs(24.0 * start - round(24.0 * start)) > WHOLE_HOUR:
+        raise UsageError(f"--start-day: {start!r} must fall on a whole hour; {round(24.0 * start) / 24.0!r} does")
+    if days is not None and start + days > SIX_WEEKS_DAYS:
+        raise UsageError(
+            f"--start-day: {days:g} days from day {start:g} end after day {SIX_WEEKS_DAYS}, the last of {SIX_WEEKS}"
+        )
 
 
 def _variant(site: Site, options: ReplayOptions) -> Site:

@@ -39,6 +39,10 @@ class ReplayOptions:
     days: Annotated[
         float | None, Option(metavar="N", help="Replay only the first N days (fractions allowed).", show_default="all")
     ] = None
+    start_day: Annotated[
+        float,
+        Option(metavar="N", help="Begin N days into six-weeks (whole hours: 20.5 is noon of the 21st day)."),
+    ] = 0.0
     guarantee: Annotated[
         str | None,
         Option(metavar="hard,reactive", help="Guarantees to run under, instead of the site's.", show_default=False),
