@@ -1,0 +1,50 @@
+"""Tasks in this process or several: same results, and no waiting for what nobody wants any more."""
+
+from multiprocessing import active_children
+
+import pytest
+
+from policies.errors import DataError, OverwattError
+from sim_backend.pool import Pool, Tracker
+from tests.twin.pool_tasks import FOREVER_S, killed, refused, squared
+
+
+def tracker_of(told: list[float], total: float) -> Tracker:
+    return Tracker(lambda share, _: told.append(share), total)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(processes: int):
+    told: list[float] = []
+    with Pool(processes) as pool:
+        assert pool.map(squared, list(range(7)), tracker_of(told, 7.0), 1.0, "squares") == [0, 1, 4, 9, 16, 25, 36]
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    # A task in this process also tells how far it has come.
+    assert len(told) == (14 if processes == 1 else 7)
+
+
+def test_progress_never_exceeds_the_whole():
+    told: list[float] = []
+    tracker = tracker_of(told, 2.0)
+    tracker.part(0.5, 1.0, "first")
+    tracker.finished(1.0, "first")
+    tracker.part(0.5, 1.0, "second")
+    tracker.finished(1.5, "second")
+    assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_failure_is_told_without_waiting_for_the_others():
+    before = set(active_children())
+    with pytest.raises(DataError, match="line 3"), Pool(2) as pool:
+        pool.map(refused, [FOREVER_S, 0.0], tracker_of([], 2.0), 1.0, "runs")
+    assert set(active_children()) == before
+
+
+def test_a_process_that_is_killed_is_one_line():
+    with (
+        pytest.raises(OverwattError, match="ended from outside, perhaps for lack of memory") as caught,
+        Pool(2) as pool,
+    ):
+        pool.map(killed, [1, 2], tracker_of([], 2.0), 1.0, "runs")
+    assert "\n" not in str(caught.value)
