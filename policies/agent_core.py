@@ -1,6 +1,6 @@
 """What servers do by themselves: hold leases, fall back when one ends, refuse what is stale, brake on overdraw."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,12 +66,16 @@ class AgentCore:
         self.cap_w = config.failsafe_w.copy()
         self.cap_mhz = config.max_mhz.copy()
         self.leased_w = config.failsafe_w.copy()
+        self.leased_mhz = config.max_mhz.copy()
         self.lease_end_s = np.full(n, np.inf)
         self.braking = np.zeros(n, dtype=np.bool_)
         self.epoch = np.zeros(n, dtype=np.int64)
         self.lease_seq = np.zeros(n, dtype=np.int64)
         self.prior_w = np.full(n, np.inf)
+        self.prior_mhz = np.full(n, np.inf)
         self.prior_end_s = np.full(n, -np.inf)
+        """Until when what stood before the present epoch caps it."""
+        self._held_back = False
         self.sample_seq = np.zeros(n, dtype=np.int64)
         self.sent_s = np.full((n, SAMPLES_REMEMBERED), -np.inf)
         self.over_since_s = np.full(n, np.inf)
@@ -103,6 +107,10 @@ class AgentCore:
 
     def _leased(self, lease: LeaseVector, now_s: float) -> list[Command]:
         rows = lease.rows
+        if lease.cap_w.size == 0 or not 0.0 < lease.lease_s < np.inf:
+            # A lease that never ends is none.
+            self.refused += lease.cap_w.size
+            return []
         index = self.row_index[rows]
         age = self.sample_seq[rows] - lease.sample_seq
         sent_s = self.sent_s[index, lease.sample_seq % SAMPLES_REMEMBERED]
@@ -117,37 +125,32 @@ class AgentCore:
             & (lease.cap_w > 0.0)
             & (lease.cap_mhz > 0.0)
         )
-        if accepted.all():
-            return self._accept(rows, lease, end_s, lease.cap_w, lease.cap_mhz, lease.braking, now_s)
-        self.refused += int(accepted.size - accepted.sum())
-        some = index[accepted]
-        if some.size == 0:
-            return []
-        return self._accept(
-            some,
-            lease,
-            end_s[accepted],
-            lease.cap_w[accepted],
-            lease.cap_mhz[accepted],
-            lease.braking[accepted],
-            now_s,
-        )
+        if not accepted.all():
+            self.refused += int(accepted.size - accepted.sum())
+            if not accepted.any():
+                return []
+            lease, end_s = _part(lease, index, accepted), end_s[accepted]
+        return self._accept(lease, end_s, now_s)
 
-    def _accept(
-        self, rows: Rows, lease: LeaseVector, end_s: Vec, cap_w: Vec, cap_mhz: Vec, braking: Flags, now_s: float
-    ) -> list[Command]:
+    def _accept(self, lease: LeaseVector, end_s: Vec, now_s: float) -> list[Command]:
+        rows = lease.rows
         if lease.epoch > int(self.epoch[rows].min()):
-            self._shadow_older_epoch(rows, lease.epoch)
+            self._hold_back(rows, lease, now_s)
         self.epoch[rows] = lease.epoch
         self.lease_seq[rows] = lease.seq
         self.lease_end_s[rows] = end_s
         self.mode[rows] = Mode.LEASED
-        leased_w = np.minimum(cap_w, self.config.nameplate_w[rows])
-        mhz = np.clip(cap_mhz, self.config.min_mhz[rows], self.config.max_mhz[rows])
+        leased_w = np.minimum(lease.cap_w, self.config.nameplate_w[rows])
+        mhz = np.clip(lease.cap_mhz, self.config.min_mhz[rows], self.config.max_mhz[rows])
         self.leased_w[rows] = leased_w
-        self.braking[rows] = braking
-        cap = np.where(self.prior_end_s[rows] > now_s, np.minimum(leased_w, self.prior_w[rows]), leased_w)
-        reflexive = np.isfinite(self.over_since_s[rows]) & (now_s - self.over_since_s[rows] >= self.config.reflex_s)
+        self.leased_mhz[rows] = mhz
+        self.braking[rows] = lease.braking
+        cap = leased_w
+        if self._held_back:
+            held = self.prior_end_s[rows] > now_s
+            cap = np.where(held, np.minimum(leased_w, self.prior_w[rows]), leased_w)
+            mhz = np.where(held, np.minimum(mhz, self.prior_mhz[rows]), mhz)
+        reflexive = now_s - self.over_since_s[rows] >= self.config.reflex_s
         if reflexive.any():
             mhz = np.where(reflexive, self.config.min_mhz[rows], mhz)
             self.mode[rows] = np.where(reflexive, Mode.REFLEX, Mode.LEASED)
@@ -159,12 +162,22 @@ class AgentCore:
             return []
         return self._set(self.row_index[rows][changed], "leased")
 
-    def _shadow_older_epoch(self, rows: Rows, epoch: int) -> None:
-        """An unexpired lease of an older epoch caps the new one until it would have ended."""
+    def _hold_back(self, rows: Rows, lease: LeaseVector, now_s: float) -> None:
+        """A new epoch raises nothing until it has seen what stands.
+
+        An unexpired lease of an older epoch caps it until it would have ended; and its own first leases may answer
+        samples from before, which report more than stands by now, so what stands caps them until the last of those
+        has ended.
+        """
         index = self.row_index[rows]
-        older = index[(self.epoch[index] < epoch) & (self.mode[index] != Mode.FAILSAFE)]
-        self.prior_w[older] = self.cap_w[older]
-        self.prior_end_s[older] = self.lease_end_s[older]
+        row = index[self.epoch[index] < lease.epoch]
+        leased = np.isfinite(self.lease_end_s[row])
+        standing_w = np.maximum(self.cap_w[row], self.config.failsafe_w[row])
+        end_s = np.maximum(self.prior_end_s[row], now_s + lease.lease_s)
+        self.prior_w[row] = np.where(leased, self.cap_w[row], standing_w)
+        self.prior_mhz[row] = np.where(leased, self.leased_mhz[row], np.inf)
+        self.prior_end_s[row] = np.where(leased, np.maximum(end_s, self.lease_end_s[row]), end_s)
+        self._held_back = True
 
     def _end_leases(self, now_s: float) -> list[Command]:
         """A lease that ends never raises anything: min(cap in force, failsafe)."""
@@ -173,14 +186,17 @@ class AgentCore:
         if ended.size:
             self._fall_back(ended)
             commands += self._set(ended, "lease ended")
-        shadows = np.flatnonzero((self.prior_end_s <= now_s) & np.isfinite(self.prior_w))
-        if shadows.size:
-            self.prior_w[shadows] = np.inf
-            held = shadows[self.mode[shadows] != Mode.FAILSAFE]
-            risen = held[self.cap_w[held] != self.leased_w[held]]
-            self.cap_w[risen] = self.leased_w[risen]
-            if risen.size:
-                commands += self._set(risen, "older epoch ended")
+        over = np.flatnonzero((self.prior_end_s <= now_s) & np.isfinite(self.prior_w)) if self._held_back else ended[:0]
+        if over.size:
+            self.prior_w[over] = np.inf
+            self._held_back = bool(np.isfinite(self.prior_w).any())
+            held = over[np.isfinite(self.lease_end_s[over])]
+            mhz = np.where(self.mode[held] == Mode.REFLEX, self.cap_mhz[held], self.leased_mhz[held])
+            changed = (self.cap_w[held] != self.leased_w[held]) | (self.cap_mhz[held] != mhz)
+            self.cap_w[held] = self.leased_w[held]
+            self.cap_mhz[held] = mhz
+            if changed.any():
+                commands += self._set(held[changed], "older epoch ended")
         self._earliest_s = self._next_end_s(now_s)
         return commands
 
@@ -198,17 +214,19 @@ class AgentCore:
         self.incarnation[index] = event.incarnation
         self._fall_back(index)
         self.cap_mhz[index] = self.config.max_mhz[index]
-        self.epoch[index] = 0
+        self.epoch[index] = event.kept_epoch
         self.lease_seq[index] = 0
         self.sample_seq[index] = 0
         self.sent_s[index] = -np.inf
         self.prior_w[index] = np.inf
+        self.prior_end_s[index] = -np.inf
+        self._held_back = bool(np.isfinite(self.prior_w).any())
         self.over_since_s[index] = np.inf
         return self._set(index, "restarted")
 
     def _next_end_s(self, now_s: float) -> float:
         earliest = self.lease_end_s.min()
-        if np.isfinite(self.prior_w).any():
+        if self._held_back:
             earliest = min(earliest, self.prior_end_s[np.isfinite(self.prior_w)].min())
         return float(max(earliest, now_s)) if np.isfinite(earliest) else np.inf
 
@@ -241,8 +259,11 @@ class AgentCore:
         if not over.any() and not np.isfinite(self.over_since_s[rows]).any():
             return []
         index = self.row_index[rows]
-        since_s = np.where(over, np.minimum(self.over_since_s[index], now_s), np.inf)
-        calm = index[~over & (self.mode[index] == Mode.REFLEX)]
+        # A reading that is missing is no proof that the server obeys again.
+        obeys = event.drawn_w <= self.cap_w[rows] + TOLERANCE_W
+        since_s = np.where(over, np.minimum(self.over_since_s[index], now_s), self.over_since_s[index])
+        since_s[obeys] = np.inf
+        calm = index[obeys & (self.mode[index] == Mode.REFLEX)]
         self.over_since_s[index] = since_s
         engaged = index[over & (now_s - since_s >= self.config.reflex_s) & (self.mode[index] != Mode.REFLEX)]
         commands: list[Command] = []
@@ -259,3 +280,16 @@ class AgentCore:
         cap_w = self.cap_w[rows].copy()
         limit_w = self.config.gpu_limit_w(cap_w, rows)
         return [SetCaps(rows, cap_w, limit_w, self.cap_mhz[rows].copy(), False, because)]
+
+
+def _part(lease: LeaseVector, index: Ints, keep: Flags) -> LeaseVector:
+    """The entries of `lease` that are to be kept."""
+    return replace(
+        lease,
+        rows=index[keep],
+        incarnation=lease.incarnation[keep],
+        sample_seq=lease.sample_seq[keep],
+        cap_w=lease.cap_w[keep],
+        cap_mhz=lease.cap_mhz[keep],
+        braking=lease.braking[keep],
+    )

@@ -64,6 +64,8 @@ class Restarted:
     """64 random bits each [k]."""
     kept_w: Vec
     """Cap found on disk; NaN where it is lost [k]."""
+    kept_epoch: Ints
+    """Highest epoch obeyed, found on disk; 0 where it is lost [k]. Without it a deposed controller could lead again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

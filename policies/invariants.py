@@ -15,7 +15,9 @@ def check_agents(core: AgentCore, now_s: float) -> None:
     _require(bool(np.isfinite(core.cap_w).all()), "a cap is not a number")
     _require(bool((core.cap_w <= config.nameplate_w + EPSILON_W).all()), "a cap lies above the nameplate")
     failsafe = core.mode == Mode.FAILSAFE
-    above = failsafe & (core.cap_w > config.failsafe_w + EPSILON_W)
+    alone = np.isinf(core.lease_end_s)
+    _require(bool(alone[failsafe].all()), "a row without a lease has the end of one")
+    above = alone & (core.cap_w > config.failsafe_w + EPSILON_W)
     _require(not above.any(), f"I3: rows {np.flatnonzero(above)} hold more than failsafe without a lease")
     overdue = ~failsafe & (core.lease_end_s < now_s)
     _require(not overdue.any(), f"I3: rows {np.flatnonzero(overdue)} hold a lease that has ended")
