@@ -42,7 +42,8 @@ def fitted(wanted_w: Vec, floor_w: Vec, constraints: Constraints, usable_w: Vec)
     if not over.any():
         return fit_w
     fit_w = fit_w.copy()
-    for constraint in np.flatnonzero(over):
+    # Parents stand before their children: cut from the leaves up, else a site is cut for watts that a row cannot have.
+    for constraint in np.flatnonzero(over)[::-1]:
         members, share = constraints.servers(int(constraint)), constraints.shares(int(constraint))
         level_w = _level(fit_w[members], floor_w[members], share, float(usable_w[constraint]))
         fit_w[members] = np.minimum(fit_w[members], np.maximum(level_w, floor_w[members]))
@@ -92,20 +93,22 @@ def conserved(target_w: Vec, books: Books, fleet: Fleet, constraints: Constraint
         raise_w: most that may be handed out to each constraint in this step [m]: un-capping is rate-limited.
     """
     lowered_w = np.minimum(target_w, books.granted_w)
-    if not (target_w > books.granted_w).any():
+    rising = target_w > books.granted_w
+    if not rising.any():
         return lowered_w
     charge_w = np.maximum(books.possible_w, fleet.failsafe_w)
     free_w = usable_w - constraints.total(charge_w)
     # While charges exceed a budget (a server unheard of, an older grant unanswered) nothing below it is raised, not
     # even to what it is charged for: somebody else may hold those watts.
     open_constraints = ((free_w >= -EPSILON_W) & (raise_w > 0.0)).astype(np.float64)
-    may_rise = books.certain & (constraints.tightest(open_constraints, target_w.size) > 0.0)
-    within_w = np.where(may_rise, np.minimum(target_w, books.possible_w), lowered_w)
-    up_w = np.where(may_rise, np.maximum(target_w - books.possible_w, 0.0), 0.0)
-    asked_w = constraints.total(up_w)
+    # Lower, confirm, then raise: a cap that is charged for more than was last granted is not confirmed yet.
+    confirmed = books.possible_w <= books.granted_w
+    may_rise = rising & confirmed & books.certain & (constraints.tightest(open_constraints, target_w.size) > 0.0)
+    rise_w = np.where(may_rise, target_w - books.granted_w, 0.0)
+    asked_w = constraints.total(rise_w)
     room_w = np.minimum(np.maximum(free_w, 0.0), raise_w)
     factor = np.where(asked_w > room_w, room_w / np.maximum(asked_w, EPSILON_W), 1.0)
-    return within_w + up_w * constraints.tightest(factor, up_w.size)
+    return lowered_w + rise_w * constraints.tightest(factor, rise_w.size)
 
 
 def unclocked(wanted_mhz: Vec, standing_mhz: Vec, order: Vec, at_most: int) -> Vec:
