@@ -33,23 +33,33 @@ class Brake:
         self.over_since_s = [float("inf")] * constraints
         self.engaged_at_s = [float("-inf")] * constraints
 
-    def judge(self, constraint_w: Vec, budget_w: Vec, now_s: float) -> list[tuple[int, bool]]:
-        """Constraints whose brake changes now: (constraint, engaged). A reading that is missing changes nothing."""
-        if not self.any_engaged and not (constraint_w > budget_w).any():
+    def judge(self, measured_w: Vec, bound_w: Vec, budget_w: Vec, now_s: float) -> list[tuple[int, bool]]:
+        """Constraints whose brake changes now: (constraint, engaged). A reading that is missing changes nothing.
+
+        Args:
+            measured_w: what readings show; only they engage the brake, uncertainty does not [m].
+            bound_w: what could be drawn where readings are missing too; only it releases the brake [m].
+            budget_w: of each constraint [m].
+            now_s: time of the judgement.
+        """
+        if not self.any_engaged and (measured_w <= budget_w).all():
             if self.over_since_s:
                 self.over_since_s = [float("inf")] * len(self.over_since_s)
             return []
         changes: list[tuple[int, bool]] = []
         for c in range(len(self.over_since_s)):
-            drawn_w, limit_w = float(constraint_w[c]), float(budget_w[c])
+            drawn_w, limit_w = float(measured_w[c]), float(budget_w[c])
             over = drawn_w > limit_w
-            self.over_since_s[c] = min(self.over_since_s[c], now_s) if over else float("inf")
+            if over:
+                self.over_since_s[c] = min(self.over_since_s[c], now_s)
+            elif drawn_w <= limit_w:
+                self.over_since_s[c] = float("inf")
             if not self.engaged[c] and over and now_s - self.over_since_s[c] >= self.config.after_s:
                 changes.append((c, True))
                 self.engaged_at_s[c] = now_s
             elif (
                 self.engaged[c]
-                and drawn_w < self.config.release_at * limit_w
+                and float(bound_w[c]) < self.config.release_at * limit_w
                 and now_s - self.engaged_at_s[c] >= self.config.hold_s
             ):
                 changes.append((c, False))

@@ -109,8 +109,7 @@ class ControllerCore:
             self.began_s = now_s
         match event:
             case Sampled():
-                self.readings.sampled(event, now_s)
-                self.ledger.sampled(event, self.config.epoch, now_s)
+                self._sampled(event, now_s)
                 return []
             case Metered():
                 self.readings.metered(event, now_s)
@@ -124,11 +123,18 @@ class ControllerCore:
         """The controller acts on ticks and samples; it has no deadline of its own."""
         return None
 
+    def _sampled(self, event: Sampled, now_s: float) -> None:
+        news = self.ledger.news(event, now_s)
+        if news is not None:
+            self.readings.sampled(news, now_s)
+            if self.config.leases:
+                self.ledger.sampled(news, self.config.epoch, now_s)
+
     # -- the tick -------------------------------------------------------------------------------------------------
 
     def _tick(self, now_s: float) -> list[Command]:
         server_w, constraint_w = self.readings.estimate(now_s, self.ledger.possible_w)
-        commands = self._brake(constraint_w, now_s)
+        commands = self._brake(self.readings.measured_w, constraint_w, now_s)
         view = FleetView(
             now_s=now_s,
             fleet=self.fleet,
@@ -159,16 +165,25 @@ class ControllerCore:
         self._plan_key, self._steady = key, False
         return self._target
 
-    def _brake(self, constraint_w: Vec, now_s: float) -> list[Command]:
+    def _brake(self, measured_w: Vec, bound_w: Vec, now_s: float) -> list[Command]:
         commands: list[Command] = []
-        for constraint, engage in self.brake.judge(constraint_w, self.budget_w, now_s):
+        for constraint, engage in self.brake.judge(measured_w, bound_w, self.budget_w, now_s):
             self._steady = False
             if engage:
-                because = f"{constraint_w[constraint]:.0f} W drawn of {self.budget_w[constraint]:.0f} W"
+                because = f"{measured_w[constraint]:.0f} W drawn of {self.budget_w[constraint]:.0f} W"
                 commands.append(EngageBrake(constraint, self.config.brake.cap_mhz, because))
             else:
                 commands.append(ReleaseBrake(constraint, "the draw has fallen"))
+                if self.config.promise is Promise.HARD:
+                    self._slow_again(self.fleet.members[constraint])
         return commands
+
+    def _slow_again(self, members: Ints) -> None:
+        """Clocks leave the brake a few servers at a time, like any other un-capping."""
+        cap_mhz = self.cap_mhz.copy()
+        braked_mhz = np.maximum(self.config.brake.cap_mhz, self.fleet.min_mhz[members])
+        cap_mhz[members] = np.minimum(cap_mhz[members], braked_mhz)
+        self.cap_mhz = cap_mhz
 
     # -- a path with leases ---------------------------------------------------------------------------------------
 
@@ -243,6 +258,8 @@ class ControllerCore:
 
     def _set_budget(self, constraint: int, budget_w: float) -> list[Command]:
         """Take a new budget, unless the servers could not be brought under it with nobody leading."""
+        if not 0.0 < budget_w < np.inf:
+            return [Refuse(f"{self.constraints.names[constraint]}: {budget_w} W is no budget")]
         floor_w = float(self.constraints.total(self.fleet.failsafe_w)[constraint])
         if self.config.promise is not Promise.REACTIVE and budget_w < floor_w:
             name = self.constraints.names[constraint]
