@@ -15,6 +15,8 @@ class Shares:
     cap_w: Vec
     cap_mhz: Vec
     capped: tuple[bool, ...]
+    budget_w: Vec
+    """For which the shares were computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,12 @@ class FairShare:
         before = view.memory
         if not isinstance(before, Shares):
             n = view.drawn_w.size
-            before = Shares(np.full(n, np.inf), view.fleet.max_mhz, (False,) * view.budget_w.size)
+            before = Shares(np.full(n, np.inf), view.fleet.max_mhz, (False,) * view.budget_w.size, view.budget_w)
         capped = tuple([self._capped(view, c, was) for c, was in enumerate(before.capped)])
-        after = before if capped == before.capped else Shares(self._shares(view, capped), before.cap_mhz, capped)
+        same_budget = before.budget_w is view.budget_w or np.array_equal(before.budget_w, view.budget_w)
+        after = before
+        if capped != before.capped or not same_budget:
+            after = Shares(self._shares(view, capped), before.cap_mhz, capped, view.budget_w)
         return Plan(after.cap_w, after.cap_mhz, after, "fair share" if any(capped) else "open")
 
     def _capped(self, view: FleetView, constraint: int, was: bool) -> bool:
@@ -51,9 +56,13 @@ class FairShare:
         drawn_w = float(view.constraint_w[constraint])
         if view.braked[constraint] or drawn_w > self.params.cap_at * budget_w:
             return True
-        if not was or drawn_w >= self.params.uncap_at * budget_w:
+        uncap_w = self.params.uncap_at * budget_w
+        if not was or not drawn_w < uncap_w:
             return was
-        return bool(view.demand_w()[view.fleet.members[constraint]].sum() >= self.params.uncap_at * budget_w)
+        members = view.fleet.members[constraint]
+        held_back_w = (view.demand_w()[members] - view.drawn_w[members]).sum()
+        # A demand that is not known is no reason to release.
+        return not drawn_w + held_back_w < uncap_w
 
     def _shares(self, view: FleetView, capped: tuple[bool, ...]) -> Vec:
         cap_w = np.full(view.drawn_w.size, np.inf)

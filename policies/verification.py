@@ -41,6 +41,8 @@ class Verification:
         Slower counts only where nothing but an older clock cap can explain it: no power cap is asked for.
         """
         old_enough = now_s - self.sent_s >= self.fleet.cap_latency_s + GRACE_S
+        # A reading from before the effect says nothing about it: a dead sensor would have caps sent again for ever.
+        old_enough &= readings.read_at_s >= self.sent_s + self.fleet.cap_latency_s
         if not old_enough.any():
             return np.empty(0, dtype=np.int64)
         clock = readings.clock_mhz
