@@ -37,12 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite", action="store_true", help="write the transcripts of tests/scenarios again; read the diff"
     )
-    parser.addoption("--seed", type=int, default=DEFAULT_SEED, help="seed of the storms in tests/simulation")
+    parser.addoption("--seed", type=int, default=None, help="of tests/simulation: only its storm; default: all")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Name the seed that makes a storm again."""
-    return f"overwatt: --seed {config.getoption('--seed')}, recordings {'found' if RECORDINGS else 'not given'}"
+    seed = config.getoption("--seed")
+    storms = "the suite of storms" if seed is None else f"--seed {seed}"
+    return f"overwatt: {storms}, recordings {'found' if RECORDINGS else 'not given'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -105,9 +107,9 @@ def recordings() -> Path:
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """Seed of a storm; `--seed` chooses another, the header of the run names it."""
-    value: int = request.config.getoption("--seed")
-    return value
+    """Seed of a simulation; `--seed` chooses another, the header of the run names it."""
+    value: int | None = request.config.getoption("--seed")
+    return DEFAULT_SEED if value is None else value
 
 
 @pytest.fixture
