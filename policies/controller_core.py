@@ -174,8 +174,11 @@ class ControllerCore:
                 commands.append(EngageBrake(constraint, self.config.brake.cap_mhz, because))
             else:
                 commands.append(ReleaseBrake(constraint, "the draw has fallen"))
+                members = self.fleet.members[constraint]
+                # Clocks read until now were the brake's.
+                self.verification.sent(members, now_s)
                 if self.config.promise is Promise.HARD:
-                    self._slow_again(self.fleet.members[constraint])
+                    self._slow_again(members)
         return commands
 
     def _slow_again(self, members: Ints) -> None:
@@ -242,7 +245,7 @@ class ControllerCore:
                 self.verification.sent(changed, now_s)
                 commands.append(self._caps(changed, reissued=False, because=self.because))
         if self.verification.due(now_s) and not self.brake.any_engaged:
-            lost = self.verification.lost(self.readings, self.cap_w, self.cap_mhz, now_s)
+            lost = self.verification.lost(self.readings, self.cap_w, self.cap_mhz)
             if lost.size:
                 self.verification.sent(lost, now_s)
                 commands.append(self._caps(lost, reissued=True, because="not obeyed"))

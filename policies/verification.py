@@ -10,8 +10,8 @@ CLOCK_TOLERANCE_MHZ = 20.0
 """More than one 15 MHz step of the clock table; a lock is obeyed to the step."""
 POWER_TOLERANCE = 1.10
 """A server this far above its power cap does not obey it: firmware overshoots by about 5 % for a moment."""
-GRACE_S = 5.0
-"""Beyond the path's latency: one sensor window and the sample's own delay, rounded up."""
+GRACE_S = 2.0
+"""A sensor window after the path's latency: a reading whose window began before the effect shows some of both."""
 
 
 class Verification:
@@ -35,14 +35,13 @@ class Verification:
         self.next_s = now_s + self.period_s
         return True
 
-    def lost(self, readings: Readings, cap_w: Vec, cap_mhz: Vec, now_s: float) -> Ints:
+    def lost(self, readings: Readings, cap_w: Vec, cap_mhz: Vec) -> Ints:
         """Servers whose busy GPUs run faster, slower or draw more than the cap sent to them explains.
 
         Slower counts only where nothing but an older clock cap can explain it: no power cap is asked for.
         """
-        old_enough = now_s - self.sent_s >= self.fleet.cap_latency_s + GRACE_S
-        # A reading from before the effect says nothing about it: a dead sensor would have caps sent again for ever.
-        old_enough &= readings.read_at_s >= self.sent_s + self.fleet.cap_latency_s
+        # When it was read counts: a dead sensor would have caps sent again for ever, and samples come late.
+        old_enough = readings.read_at_s - self.sent_s >= self.fleet.cap_latency_s + GRACE_S
         if not old_enough.any():
             return np.empty(0, dtype=np.int64)
         clock = readings.clock_mhz

@@ -311,6 +311,19 @@ class TestOutOfBand:
         at.controller.step(Ticked(), 1.0)
         assert [c for k in range(2, 300) for c in at.controller.step(Ticked(), float(k))] == []
 
+    def test_clocks_read_during_a_brake_are_no_disobedience_after_it(self) -> None:
+        at = desk(1, OUT_OF_BAND, cap_latency_s=40.0)
+        at.wish.clocks(1_800.0)
+        at.controller.step(Ticked(), 0.0)
+        at.wish.clocks(np.inf)
+        at.controller.step(Ticked(), 1.0)
+        at.controller.step(Metered(0, 17_000.0, 2.0), 100.0)
+        at.controller.step(Ticked(), 100.0)
+        at.controller.step(self.sample(400.0, 1), 106.0)
+        at.controller.step(Metered(0, 5_000.0, 2.0), 108.0)
+        assert kinds(at.controller.step(Ticked(), 108.0)) == [ReleaseBrake]
+        assert at.controller.step(Ticked(), 118.0) == []
+
     def test_the_meter_decides_and_the_last_reading_stands(self) -> None:
         at = desk(1, OUT_OF_BAND)
         at.controller.step(Metered(0, 17_000.0, 2.0), 0.0)

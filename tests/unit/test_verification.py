@@ -25,7 +25,7 @@ def looked_at(
     )
     verification = Verification(fleet, 10.0)
     verification.sent(np.array([0]), 0.0)
-    return verification.lost(readings, spread(cap_w, 1), spread(cap_mhz, 1), max(read_s, SETTLED_S)).tolist()
+    return verification.lost(readings, spread(cap_w, 1), spread(cap_mhz, 1)).tolist()
 
 
 def test_a_busy_gpu_faster_than_its_cap_has_not_heard() -> None:
@@ -57,14 +57,16 @@ def test_a_reading_from_before_the_effect_says_nothing() -> None:
     assert looked_at(1_980.0, 1_200.0, read_s=LATENCY_S - 1.0) == []
 
 
-def test_nothing_is_said_before_the_path_has_had_its_time() -> None:
+def test_a_reading_whose_window_saw_the_effect_begin_says_nothing() -> None:
+    assert looked_at(1_980.0, 1_200.0, read_s=SETTLED_S - 0.1) == []
+    assert looked_at(1_980.0, 1_200.0, read_s=SETTLED_S) == [0]
+
+
+def test_nothing_is_said_where_nothing_was_sent() -> None:
     fleet = fleet_of(1, cap_latency_s=LATENCY_S)
     readings = Readings(fleet, one_tree(1), 5.0, trust_samples=False)
-    verification = Verification(fleet, 10.0)
-    assert verification.lost(readings, spread(6_000.0, 1), spread(1_200.0, 1), 99.0).size == 0, "nothing was sent"
-    verification.sent(np.array([0]), 0.0)
-    readings.clock_mhz[0], readings.read_at_s[0] = 1_980.0, SETTLED_S - 0.1
-    assert verification.lost(readings, spread(6_000.0, 1), spread(1_200.0, 1), SETTLED_S - 0.1).size == 0
+    readings.clock_mhz[0], readings.read_at_s[0] = 1_980.0, 99.0
+    assert Verification(fleet, 10.0).lost(readings, spread(6_000.0, 1), spread(1_200.0, 1)).size == 0
 
 
 @pytest.mark.parametrize(("now_s", "due"), [(0.0, True), (9.9, False), (10.0, True)])
