@@ -163,8 +163,8 @@ def _failsafe(key: KeyPath, group: ServerGroup) -> Iterator[Problem]:
     if group.failsafe_w < floor_w:
         yield Problem(
             (*key, "failsafe_w"),
-            f"{group.failsafe_w:g} W cannot be reached: {profile.gpus} GPUs at their lowest limit of "
-            f"{profile.min_limit_w:g} W and the rest of the server may draw {floor_w:.0f} W; give at least that",
+            f"{group.failsafe_w:g} W cannot be reached: {profile.gpus} GPUs may draw {profile.lowest_gpu_w:.0f} W each "
+            f"at their lowest limit and clock, {floor_w:.0f} W with the rest of the server; give at least that",
             hard_only=True,
         )
     if group.failsafe_w > profile.nameplate_w:

@@ -45,8 +45,8 @@ def other_max_w(group: ServerGroup, profile: Profile) -> float:
 
 
 def failsafe_floor_w(group: ServerGroup, profile: Profile) -> float:
-    """The lowest cap a server can keep: everything else at its most, GPUs at their lowest limit and over it as ever."""
-    return other_max_w(group, profile) + profile.gpus * profile.min_limit_w * profile.overshoot_ratio
+    """The lowest cap a server can keep: everything else at its most, GPUs at their lowest limit and clock."""
+    return other_max_w(group, profile) + profile.gpus * profile.lowest_gpu_w
 
 
 def nameplate_sum_w(site: Site, domain: Domain) -> float:

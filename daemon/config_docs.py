@@ -50,7 +50,7 @@ and a replay shows what comes of it:
 * `stale_s` >= `tick_s` + `sample_period_s` + `sample_delay_s`, otherwise every sample is stale before the next.
 * `settle_s` >= `latency_s` + 1 s + `sample_delay_s`, otherwise a lowering is confirmed by watts read before it.
 * `enforce_s` >= `latency_s`, otherwise watts are handed out again while servers still draw them.
-* `failsafe_w` can be kept: at least what the rest of the server may draw plus all GPUs at their lowest limit.
+* `failsafe_w` can be kept: at least what the rest of the server may draw plus all GPUs at their lowest limit and clock.
 * The failsafe caps of a domain add up to no more than its budget. A derived budget is known only after the reference
   run, so this can be checked only there.
 * The breaker carries the worst overload until a brake is obeyed.

@@ -51,9 +51,8 @@ class Servers:
         )
 
     def failsafe_floor_w(self) -> Vec:
-        """The lowest cap each server can keep: GPUs at their lowest limit and over it, the rest at its most [n]."""
-        gpu_w = self.field("gpus") * self.field("min_limit_w") * self.field("overshoot_ratio")
-        return self.field("other_max_w") + gpu_w
+        """The lowest cap each server can keep: its GPUs at their lowest limit and clock, the rest at its most [n]."""
+        return self.field("other_max_w") + self.field("gpus") * self.field("lowest_gpu_w")
 
     def fleet(self, site: Site) -> Fleet:
         """What the controller's policy may know of the servers."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import ConfigError
+from policies.models.gpu_power import clock_factor
 
 SHIPPED = Path(__file__).parent / "profiles"
 
@@ -59,6 +60,17 @@ class Profile:
     decode_exponent: float
     provenance: dict[str, str] = field(default_factory=dict, compare=False)
     """Source of each number, by field; fit errors under `prefill_time.fit` and alike."""
+
+    @property
+    def lowest_gpu_w(self) -> float:
+        """What a GPU may still draw at its lowest limit and clock: no cap on it is kept below this.
+
+        By the power law a long prompt draws more at the lowest clock than the lowest limit an A100 or H100 accepts.
+        """
+        clock_ratio = self.min_mhz / self.max_mhz
+        prefill = self.prefill_ceiling * clock_factor(clock_ratio, self.prefill_static_share, self.prefill_exponent)
+        decode = self.decode_ratio * clock_factor(clock_ratio, self.decode_static_share, self.decode_exponent)
+        return max(self.min_limit_w * self.overshoot_ratio, self.tdp_w * max(prefill, decode))
 
     def with_other_w(self, other_w: float) -> "Profile":
         """The same with other non-GPU watts; fans and busy CPUs add as much as before."""

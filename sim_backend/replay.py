@@ -145,8 +145,8 @@ def _check_failsafe(job: ReplayJob, site: Site) -> None:
             raise ConfigError(
                 f"site '{site.name}', {servers.count} servers ({pct:+g} %): their failsafe caps must be lowered to "
                 f"{servers.failsafe_w[row]:.0f} W each to fit the budget of {servers.budget_w[0]:.0f} W, but with all "
-                f"GPUs at their lowest limit one may draw {floor_w[row]:.0f} W: add fewer servers, or compare with "
-                "--guarantee reactive"
+                f"GPUs at their lowest limit and clock one may draw {floor_w[row]:.0f} W: add fewer servers, or compare "
+                "with --guarantee reactive"
             )
 
 

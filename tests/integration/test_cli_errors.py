@@ -90,7 +90,11 @@ def test_failsafe_caps_above_the_budget_are_one_line_with_file_and_line(tmp_path
         ("replay", "--requests", "six-weeks", "--site", site, "--policy", "polca"),
     ):
         assert_one_line(
-            overwatt(*arguments), 78, f"{site}, line {line}: domains.row.budget_w: ", "6000 W above", "lower failsafe_w"
+            overwatt(*arguments),
+            78,
+            f"{site}, line {line}: domains.row.budget_w: ",
+            "22000 W above",
+            "lower failsafe_w",
         )
 
 

@@ -21,7 +21,7 @@ from sim_backend.site import (
 from tests.twin.plant_cases import ListSource, requests
 
 A100 = "dgx-a100__bloom-176b"
-FAILSAFE_W = 2_400.0
+FAILSAFE_W = 2_800.0
 IDLE_W = 1_200.0 + 8 * 70.0
 """Of a server of this profile."""
 

@@ -264,7 +264,7 @@ def test_check_config_as_json_is_json_without_nan(capsys: pytest.CaptureFixture[
 def test_check_config_shows_warnings_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     site = tmp_path / "site.toml"
     site.write_text(
-        ROW.read_text(encoding="utf-8").replace("failsafe_w = 2400.0", "failsafe_w = 2000.0"), encoding="utf-8"
+        ROW.read_text(encoding="utf-8").replace("failsafe_w = 2800.0", "failsafe_w = 2000.0"), encoding="utf-8"
     )
     status, out, err = said_by(("check-config", str(site)), capsys)
     assert status == 0

@@ -32,14 +32,14 @@ domain = "row"
 profile = "dgx-a100__bloom-176b"
 count = 20
 priority = "high"
-failsafe_w = 2400.0
+failsafe_w = 2800.0
 
 [[servers]]
 domain = "row"
 profile = "dgx-a100__bloom-176b"
 count = 20
 priority = "low"
-failsafe_w = 2400.0
+failsafe_w = 2800.0
 
 [actuation]
 path = "in-band"
@@ -174,8 +174,8 @@ def test_an_unknown_key_is_named_with_its_line_and_a_suggestion(old: str, new: s
     [
         ("count = 20", 'count = "20"', "site.toml, line 11: servers[0].count: must be a valid integer, not '20'"),
         ("count = 20", "count = 0", "site.toml, line 11: servers[0].count: must be greater than or equal to 1, not 0"),
-        ("= 2400.0", "= -1.0", "site.toml, line 13: servers[0].failsafe_w: must be greater than 0, not -1.0"),
-        ("= 2400.0", "= nan", "site.toml, line 13: servers[0].failsafe_w: must be a finite number, not nan"),
+        ("= 2800.0", "= -1.0", "site.toml, line 13: servers[0].failsafe_w: must be greater than 0, not -1.0"),
+        ("= 2800.0", "= nan", "site.toml, line 13: servers[0].failsafe_w: must be a finite number, not nan"),
         ('"high"', '"mid"', "site.toml, line 12: servers[0].priority: must be 'high' or 'low', not 'mid'"),
         ("count = 20\n", "", "site.toml, line 8: servers[0].count: is missing"),
         (
@@ -264,7 +264,7 @@ def test_failsafe_caps_above_the_budget_name_line_figure_and_remedy():
     text = HARD.replace("220000.0", "90000.0")
     line = only(text)
     assert line.startswith(
-        "site.toml, line 6: domains.row.budget_w: the failsafe caps below add up to 96000 W, 6000 W above"
+        "site.toml, line 6: domains.row.budget_w: the failsafe caps below add up to 112000 W, 22000 W above"
     )
     assert line.endswith("lower failsafe_w or raise budget_w")
     _, warnings = checked(REACTIVE.replace("220000.0", "90000.0"))
@@ -275,7 +275,7 @@ def test_failsafe_caps_are_added_up_over_the_domains_below():
     text = HARD.replace(
         "[domains.row]", '[domains.site]\nlevel = "site"\nbudget_w = 90000\n\n[domains.row]\nparent = "site"'
     )
-    assert "domains.site.budget_w: the failsafe caps below add up to 96000 W" in only(text)
+    assert "domains.site.budget_w: the failsafe caps below add up to 112000 W" in only(text)
 
 
 def test_a_derived_budget_cannot_be_checked_and_check_config_says_so():
@@ -287,19 +287,19 @@ def test_a_derived_budget_cannot_be_checked_and_check_config_says_so():
 
 
 def test_a_failsafe_cap_that_cannot_be_reached_names_the_lowest_that_can():
-    line = only(HARD.replace("failsafe_w = 2400.0", "failsafe_w = 2000.0", 1))
-    # 1,500 W beside the GPUs at most, and 8 x 100 W x 1.05.
+    line = only(HARD.replace("failsafe_w = 2800.0", "failsafe_w = 2000.0", 1))
+    # 1,500 W beside the GPUs at most, and 8 x 1.02 x 400 W x (0.35 + 0.65 x (210 / 1410) ^ 1.48) in a long prompt.
     assert "servers[0].failsafe_w: 2000 W cannot be reached" in line
-    assert "2340 W" in line
+    assert "2769 W" in line
 
 
 def test_an_overridden_other_w_keeps_the_margin_of_the_profile():
-    line = only(HARD.replace("failsafe_w = 2400.0", "failsafe_w = 2400.0\nother_w = 2800", 1))
-    assert "3940 W" in line
+    line = only(HARD.replace("failsafe_w = 2800.0", "failsafe_w = 2800.0\nother_w = 2800", 1))
+    assert "4369 W" in line
 
 
 def test_a_failsafe_cap_above_the_nameplate_is_refused_whatever_the_guarantee():
-    assert "above the server's nameplate of 6500 W" in only(REACTIVE.replace("= 2400.0", "= 7000.0", 1))
+    assert "above the server's nameplate of 6500 W" in only(REACTIVE.replace("= 2800.0", "= 7000.0", 1))
 
 
 @pytest.mark.parametrize(
@@ -407,8 +407,8 @@ def test_derived_times_of_polcas_row_are_the_published_ones():
 
 def test_derived_watts_add_up():
     found = figures(HARD)
-    assert found["domains.row.failsafe_sum_w"] == 40 * 2400.0
-    assert found["domains.row.pool_w"] == 220_000.0 - 96_000.0
+    assert found["domains.row.failsafe_sum_w"] == 40 * 2800.0
+    assert found["domains.row.pool_w"] == 220_000.0 - 112_000.0
     assert found["domains.row.nameplate_sum_w"] == 40 * 6500.0
     assert found["failsafe_s"] == 11.0
     assert found["renewals_spare"] == 9

@@ -1,5 +1,6 @@
 """A site's servers as arrays: sizes of groups, failsafe caps that still fit, facts per server."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from daemon.config_derived import failsafe_floor_w
 from sim_backend.fleet import build_servers, enlarged
+from sim_backend.plant import Plant
 from sim_backend.profile import load_profile
 from sim_backend.site import IN_BAND, Breaker, Domain, ServerGroup
+from tests.twin.plant_cases import ListSource, requests
 from tests.twin.small_site import A100, FAILSAFE_W, site_of
 
 H100 = "dgx-h100__bloom-176b"
@@ -98,9 +101,23 @@ def test_the_lowest_cap_that_can_be_kept_is_the_one_that_check_config_prints():
     servers = build_servers(site, 0.0)
     expected_w = [failsafe_floor_w(g, load_profile(g.profile)) for g in site.servers for _ in range(g.count)]
     assert servers.failsafe_floor_w() == pytest.approx(np.array(expected_w))
-    config = servers.agent_config()
-    kept_w = config.enforced_w(config.gpu_limit_w(np.zeros(servers.count)))
-    assert servers.failsafe_floor_w() == pytest.approx(kept_w)
+
+
+@pytest.mark.parametrize("name", [A100, H100])
+def test_no_load_draws_more_than_the_lowest_cap_that_can_be_kept(name: str):
+    # Long prompts one after the other are the hungriest work there is.
+    profile = load_profile(name)
+    arrivals = requests(np.arange(0.0, 120.0, 0.05), prompt=6_000, output=2)
+    plant = Plant([profile], np.zeros(1, np.int64), np.zeros(1, np.int64), ListSource(arrivals, 120.0), {})
+    plant.set_caps(np.ones(1), np.full(1, profile.min_limit_w))
+    drawn_w = [float(plant.take_mean_w()[0]) for _ in _seconds(plant, 120)]
+    assert max(drawn_w) == pytest.approx(profile.other_w + profile.gpus * profile.lowest_gpu_w)
+
+
+def _seconds(plant: Plant, count: int) -> Iterator[None]:
+    for second in range(1, count + 1):
+        plant.advance(float(second))
+        yield
 
 
 def test_a_policy_is_told_when_the_effect_of_a_command_stands_in_what_it_reads():

@@ -112,13 +112,13 @@ def test_a_larger_fleet_that_happens_to_need_less_does_not_count():
 
 
 def test_failsafe_caps_too_low_to_keep_are_refused_under_the_hard_guarantee(trace: Path):
-    # 2340 W is the least a server keeps: 14400 W feed six of them at 2400 W, and seven at 2057 W.
+    # 2769 W is the least a server keeps: 16800 W feed six of them at 2800 W, and seven at 2400 W.
     with pytest.raises(ConfigError) as caught:
-        run_replay(job_of(hard_site(14_400.0), trace, add_servers_pct=(0.0, 17.0)), quiet)
+        run_replay(job_of(hard_site(16_800.0), trace, add_servers_pct=(0.0, 17.0)), quiet)
     assert "\n" not in str(caught.value)
-    for figure in ("7 servers (+17 %)", "2057 W each", "budget of 14400 W", "2340 W"):
+    for figure in ("7 servers (+17 %)", "2400 W each", "budget of 16800 W", "2769 W"):
         assert figure in str(caught.value)
-    run_replay(job_of(hard_site(14_400.0), trace), quiet)
+    run_replay(job_of(hard_site(16_800.0), trace), quiet)
 
 
 def test_with_a_derived_budget_they_are_refused_once_it_is_known(trace: Path):
@@ -127,11 +127,11 @@ def test_with_a_derived_budget_they_are_refused_once_it_is_known(trace: Path):
 
 
 def test_under_the_reactive_guarantee_they_are_a_figure(trace: Path):
-    site = site_of(14_400.0)
+    site = site_of(16_800.0)
     kept = result_of(job_of(site, trace))["header"]["failsafe_sum_over_budget"]
     assert kept == pytest.approx(1.0)
     kept = result_of(job_of(site, trace, add_servers_pct=(0.0, 17.0)))["header"]["failsafe_sum_over_budget"]
-    assert kept == pytest.approx(7 * 2_340.0 / 14_400.0)
+    assert kept == pytest.approx(7 * 2_769.08 / 16_800.0, rel=1e-5)
 
 
 def test_a_journal_holds_one_run_only(trace: Path, tmp_path: Path):
