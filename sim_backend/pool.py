@@ -1,9 +1,10 @@
 """Tasks run here one after the other, or several at a time in processes of their own."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import TypeVar
 
@@ -19,6 +20,24 @@ Run = Callable[[T, Callable[[float], None]], R]
 
 def silent(share: float) -> None:
     """Progress of a task in another process is not followed."""
+
+
+# An interrupt from the terminal reaches every process, and only this one is to say so. The others end at once; while
+# they still load their modules, which would show a traceback, the signal waits.
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_when_interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Tracker:
@@ -47,10 +66,7 @@ class Pool:
         self._not_ours = frozenset(active_children())
         if processes > 1:
             # Compiled code and open traces do not survive a fork safely; a spawned process loads them from the cache.
-            # An interrupt from the terminal reaches every process: the others end at once and without a traceback.
-            self._executor = ProcessPoolExecutor(
-                processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
-            )
+            self._executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_when_interrupted)
 
     def __enter__(self) -> "Pool":
         return self
@@ -72,7 +88,8 @@ class Pool:
                 found.append(run(task, lambda share: tracker.part(share, cost, what)))
                 tracker.finished(cost, what)
             return found
-        futures: list[Future[R]] = [self._executor.submit(run, task, silent) for task in tasks]
+        with _interrupts_wait():
+            futures: list[Future[R]] = [self._executor.submit(run, task, silent) for task in tasks]
         waiting = set(futures)
         try:
             while waiting:

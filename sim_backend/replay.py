@@ -144,9 +144,9 @@ def _check_failsafe(job: ReplayJob, site: Site) -> None:
             row = int(short[0])
             raise ConfigError(
                 f"site '{site.name}', {servers.count} servers ({pct:+g} %): their failsafe caps must be lowered to "
-                f"{servers.failsafe_w[row]:.0f} W each to fit the budget of {servers.budget_w[0]:.0f} W, but with all "
-                f"GPUs at their lowest limit and clock one may draw {floor_w[row]:.0f} W: add fewer servers, or compare "
-                "with --guarantee reactive"
+                f"{servers.failsafe_w[row]:.0f} W each to fit the budget of {servers.budget_w[0]:.0f} W, but one may "
+                f"draw {floor_w[row]:.0f} W with all GPUs at their lowest limit and clock: add fewer servers, or "
+                "compare with --guarantee reactive"
             )
 
 

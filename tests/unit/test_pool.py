@@ -1,6 +1,10 @@
 """Tasks in this process or several: same results, and no waiting for what nobody wants any more."""
 
+import signal
+import subprocess
+import sys
 from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +52,31 @@ def test_a_process_that_is_killed_is_one_line():
     ):
         pool.map(killed, [1, 2], tracker_of([], 2.0), 1.0, "runs")
     assert "\n" not in str(caught.value)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from sim_backend.pool import Pool, Tracker
+from tests.twin.pool_tasks import FOREVER_S, refused
+try:
+    threading.Timer({after_s}, lambda: os.killpg(0, signal.SIGINT)).start()
+    with Pool(2) as pool:
+        pool.map(refused, [FOREVER_S] * 4, Tracker(lambda *_: None, 4.0), 1.0, "runs")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.1, 1.0])
+def test_an_interrupt_ends_all_processes_without_a_traceback(after_s: float):
+    # While they start and while they work.
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(after_s=after_s)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    assert done.returncode in (130, -signal.SIGINT)

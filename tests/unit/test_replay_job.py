@@ -1,6 +1,7 @@
 """A whole job on a small site: budget, references, header, refusals, and figures that add up."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ def test_a_larger_fleet_that_happens_to_need_less_does_not_count():
     }
     assert replay._uncontrolled(references, 139.0, 8, 2)["servers"] == 7.0
     assert replay._uncontrolled(references, 141.0, 8, 2)["servers"] == 12.0
+
+
+def documented(heading: str) -> set[str]:
+    """Keys in the first column of the table below a heading of docs/replay-json.md."""
+    text = (Path(__file__).parents[2] / "docs/replay-json.md").read_text(encoding="utf-8")
+    section = text.split(f"## {heading}")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_key_that_is_written_is_documented_and_the_other_way_round(trace: Path):
+    found = result_of(job_of(site_of(23_000.0), trace))
+    assert set(found["header"]) == documented("header")
+    assert set(found["runs"][0]) == documented("runs")
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
