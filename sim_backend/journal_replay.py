@@ -91,7 +91,8 @@ def _field(before: object, now: object) -> str:
         if is_dataclass(new) and type(old) is type(new):
             return f".{field.name}{_field(old, new)}"
         if isinstance(old, np.ndarray) and isinstance(new, np.ndarray) and old.shape == new.shape:
-            row = int(np.flatnonzero((old != new) & ~((old != old) & (new != new)))[0])
+            # Bytes are compared, not numbers: not a number differs from itself, and its bits may differ too.
+            row = next(i for i in range(old.size) if old[i : i + 1].tobytes() != new[i : i + 1].tobytes())
             return f".{field.name}[{row}] was {old[row]}, is {new[row]}"
         return f".{field.name} was {old}, is {new}"
     return " with other bytes"
