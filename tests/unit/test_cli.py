@@ -36,10 +36,10 @@ def usage(**given: object) -> str:
 
 
 def test_options_become_a_job():
-    job = plan(options(policy="polca,no-cap", add_servers="0,30", seed=5, days=1.5, processes=2)).job
+    job = plan(options(policy="polca,no-cap", add_servers="0,30", seed=5, days=1.5, start_day=7.25, processes=2)).job
     assert job.policies == ("polca", "no-cap")
     assert job.add_servers_pct == (0.0, 30.0)
-    assert (job.seed, job.days, job.processes) == (5, 1.5, 2)
+    assert (job.seed, job.days, job.start_day, job.processes) == (5, 1.5, 7.25, 2)
     assert job.guarantees == ("reactive",)
     assert job.site.name == "polca-row"
 
@@ -69,9 +69,11 @@ def test_other_watts_move_the_failsafe_caps_so_that_gpus_keep_their_limits():
 
 
 def test_the_command_to_run_again_leaves_out_outputs_and_processes():
-    line = command(options(add_servers="0,30", days=2.0, json=Path("a.json"), processes=2, other_w=2800.0))
+    line = command(
+        options(add_servers="0,30", days=2.0, start_day=20.5, json=Path("a.json"), processes=2, other_w=2800.0)
+    )
     asked = f"--requests six-weeks --site {ROW} --policy polca --add-servers 0,30"
-    assert line == f"overwatt replay {asked} --other-w 2800 --seed 1 --days 2"
+    assert line == f"overwatt replay {asked} --other-w 2800 --seed 1 --days 2 --start-day 20.5"
 
 
 # -- refusals before anything is simulated --------------------------------------------------------------------------
@@ -92,6 +94,12 @@ def test_the_command_to_run_again_leaves_out_outputs_and_processes():
         ({"add_servers": "30,30%"}, "--add-servers: a value is given twice"),
         ({"days": 0.0}, "--days: 0 must be above 0"),
         ({"days": 43.0}, "--days: 43 is more than the 42 days of six-weeks"),
+        ({"start_day": -1.0}, "--start-day: -1 must lie from 0 to below 42"),
+        ({"start_day": 42.0}, "--start-day: 42 must lie from 0 to below 42"),
+        ({"start_day": float("nan")}, "--start-day: nan must lie from 0 to below 42"),
+        ({"start_day": 1.3}, "--start-day: 1.3 must fall on a whole hour; 1.2916666666666667 does"),
+        ({"start_day": 20.5, "days": 22.0}, "--start-day: 22 days from day 20.5 end after day 42"),
+        ({"start_day": 1.0, "requests": "trace.csv"}, "--start-day is for six-weeks"),
         ({"rate": 2.0}, "--rate changes recorded traces only"),
         ({"compress_time": 12.0}, "--compress-time changes recorded traces only"),
         ({"rate": -1.0, "requests": "trace.csv"}, "--rate: -1 must be above 0"),
