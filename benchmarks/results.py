@@ -1,8 +1,8 @@
-"""Every table of results: six weeks at +30 % servers, and the day of their peak for 0 to +50 % on each command path.
+"""Every table of results: six weeks at +30 % servers, and the week and the day of their peak at 0 to +50 %.
 
 `make results` writes docs/results.md, the tables between the marks in README.md, docs/picture.svg and the whole reports
-under build/results/. It takes about an hour on two cores; `--part six-weeks` and `--part sweep` run one half, and
-`--part pages` writes the pages again from what lies in build/results/.
+under build/results/. It takes about an hour on two cores; `--part` runs one kind of job, and `--part pages` writes the
+pages again from what lies in build/results/.
 """
 
 import argparse
@@ -34,6 +34,7 @@ RATIOS = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 SIX_WEEKS_POLICIES = ("no-cap", "one-threshold-low", "one-threshold-all", "polca", "polca-online")
 SEED = 1
 PROCESSES = 2
+WEEK_DAYS = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,20 @@ def peak_day(site: Site) -> float:
     return float(minutes_s[int(target.argmax())] // DAY_S)
 
 
-def parts(days: float) -> Iterator[Part]:
+def parts() -> Iterator[Part]:
     """All jobs, the long ones first."""
     for other_kw, name in SITES.items():
         site = load_site(ROOT / "docs" / "examples" / name)
         yield Part(f"six-weeks-{other_kw}", other_kw, _job(site, SIX_WEEKS_POLICIES, ("reactive",), (30.0,), None, 0.0))
+    every = tuple(POLICIES)
     for other_kw, name in SITES.items():
         site = load_site(ROOT / "docs" / "examples" / name)
         day = peak_day(site)
-        every = tuple(POLICIES)
-        yield Part(f"sweep-oob-{other_kw}", other_kw, _job(site, every, ("reactive",), RATIOS, days, day))
+        start = min(max(day - WEEK_DAYS // 2, 0.0), SIX_WEEKS_DAYS - WEEK_DAYS)
+        yield Part(f"week-{other_kw}", other_kw, _job(site, every, ("reactive",), RATIOS, WEEK_DAYS, start))
+        yield Part(f"day-oob-{other_kw}", other_kw, _job(site, every, ("reactive",), RATIOS, 1.0, day))
         in_band = replace(site, actuation=IN_BAND)
-        yield Part(f"sweep-in-band-{other_kw}", other_kw, _job(in_band, every, ("reactive", "hard"), RATIOS, days, day))
+        yield Part(f"day-in-band-{other_kw}", other_kw, _job(in_band, every, ("reactive", "hard"), RATIOS, 1.0, day))
 
 
 def _job(
@@ -144,9 +147,10 @@ def uncontrolled(name: str) -> str:
 
 
 TITLES = {
-    ("oob", "reactive"): "Out-of-band: caps obeyed 40 s after the command, brake 5 s, reactive",
-    ("in-band", "reactive"): "In-band: caps obeyed 50 ms after the command, reactive",
-    ("in-band", "hard"): "In-band, hard guarantee: what all servers may draw never exceeds the budget",
+    ("week", "reactive"): "Out-of-band (caps obeyed after 40 s, brake 5 s), reactive; the week around the peak",
+    ("day-oob", "reactive"): "The same; the day of the peak alone",
+    ("day-in-band", "reactive"): "In-band (caps obeyed after 50 ms), reactive; the day of the peak",
+    ("day-in-band", "hard"): "In-band, hard guarantee: what all servers may draw stays inside the budget; same day",
 }
 
 
@@ -155,11 +159,31 @@ def readme_tables() -> str:
     blocks: list[str] = []
     for other_kw in SITES:
         blocks.append(f"### {other_kw} kW beside the GPUs of a server\n")
-        blocks.append(uncontrolled(f"sweep-oob-{other_kw}") + "\n")
-        for (path, guarantee), title in TITLES.items():
-            blocks.append(f"**{title}**\n")
-            blocks.append("\n".join(matrix(f"sweep-{path}-{other_kw}", guarantee)) + "\n")
+        blocks.append(
+            f"**Six weeks, 30 % more servers, out-of-band, reactive.** {uncontrolled(f'six-weeks-{other_kw}')}\n"
+        )
+        blocks.append("\n".join(claims(f"six-weeks-{other_kw}")) + "\n")
+        for (name, guarantee), title in TITLES.items():
+            blocks.append(f"**{title}.** {uncontrolled(f'{name}-{other_kw}')}\n")
+            blocks.append("\n".join(matrix(f"{name}-{other_kw}", guarantee)) + "\n")
     return "\n".join(blocks)
+
+
+def claims(name: str) -> list[str]:
+    """POLCA's own table: brakes, latency and throughput."""
+    lines = [
+        "| policy | brakes | trips | peak of budget | HP P50 | HP P99 | LP P50 | LP P99 | HP / LP throughput |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for entry in results_of(name)["runs"]:
+        change, tokens = entry["latency_change_pct"], entry["throughput_change_pct"]
+        cells = [f"{change[p][q]:+.2f} %" for p in ("high", "low") for q in ("p50", "p99")]
+        lines.append(
+            f"| {entry['policy']} | {entry['brakes']} | {entry['breaker_trips']} | "
+            f"{100 * entry['peak_over_budget']:.1f} % | {' | '.join(cells)} | "
+            f"{tokens['high']:+.2f} / {tokens['low']:+.2f} % |"
+        )
+    return lines
 
 
 def pages() -> None:
@@ -171,24 +195,29 @@ def pages() -> None:
         sys.exit("results: README.md has no place for the tables: <!-- results --> .. <!-- /results -->")
     tables = readme_tables()
     readme.write_text(marked.sub(lambda m: m[1] + tables + m[2], text), encoding="utf-8")
-    full = ["# Results in full\n", "Written by `make results`; what decides them is in [six-weeks.md](six-weeks.md).\n"]
-    for other_kw in SITES:
-        full.append(f"## Six weeks, +30 %, {other_kw} kW non-GPU\n")
-        full.append((BUILD / f"six-weeks-{other_kw}.md").read_text(encoding="utf-8"))
-    for other_kw in SITES:
-        for path in ("oob", "in-band"):
-            full.append(f"## Day of the peak, {path}, {other_kw} kW non-GPU\n")
-            full.append((BUILD / f"sweep-{path}-{other_kw}.md").read_text(encoding="utf-8"))
+    full = [
+        "# Results in full\n",
+        "Written by `make results`; what decides them is in [sensitivity.md](sensitivity.md).\n",
+    ]
+    kinds = {
+        "six-weeks": "Six weeks, +30 %, out-of-band",
+        "week": "Week of the peak, out-of-band",
+        "day-oob": "Day of the peak, out-of-band",
+        "day-in-band": "Day of the peak, in-band",
+    }
+    for name, title in kinds.items():
+        for other_kw in SITES:
+            full.append(f"## {title}, {other_kw} kW non-GPU\n")
+            full.append((BUILD / f"{name}-{other_kw}.md").read_text(encoding="utf-8"))
     (ROOT / "docs" / "results.md").write_text("\n".join(full), encoding="utf-8")
 
 
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("all", "six-weeks", "sweep", "pages"), default="all")
-    parser.add_argument("--days", type=float, default=1.0, help="length of the sweep's runs, from the day of the peak")
+    parser.add_argument("--part", choices=("all", "six-weeks", "week", "day", "pages"), default="all")
     options = parser.parse_args()
-    for part in parts(options.days):
+    for part in parts():
         if options.part == "all" or part.name.startswith(options.part):
             run(part)
     pages()
