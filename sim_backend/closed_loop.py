@@ -1,7 +1,7 @@
 """One run: the plant, its meters and paths, and the same cores that run live, second by second."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -191,17 +191,7 @@ class ClosedLoop:
         while self._late and self._late[0][0] <= now_s:
             due_s, sample = self._late.pop(0)
             age_s = now_s - due_s + self.site.actuation.sample_delay_s
-            aged = Sampled(
-                rows=sample.rows,
-                incarnation=sample.incarnation,
-                seq=sample.seq,
-                age_s=age_s,
-                drawn_w=sample.drawn_w,
-                clock_mhz=sample.clock_mhz,
-                enforced_w=sample.enforced_w,
-                epoch=sample.epoch,
-                lease_seq=sample.lease_seq,
-            )
+            aged = replace(sample, age_s=age_s)
             self._controller_step(aged, now_s)
 
     # -- steps and what they ask for ------------------------------------------------------------------------------
