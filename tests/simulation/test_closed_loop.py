@@ -9,6 +9,7 @@ from policies import POLICIES
 from policies.arrays import Vec
 from policies.brake import BrakeConfig
 from policies.commands import Command, EngageBrake, GrantLeases, Publish, ReleaseBrake, SetCaps
+from policies.events import ControllerEvent, Metered, Sampled
 from policies.modes import Mode
 from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
@@ -40,6 +41,8 @@ class Watched(ClosedLoop):
         self.chance = np.random.default_rng(seed)
         self.asked: list[tuple[float, Command]] = []
         self.in_force: list[tuple[float, Vec]] = []
+        self.told: dict[type, list[tuple[float, float]]] = {}
+        """When samples and meter readings reached the controller, and how old they were then."""
         self.enforced_sum_w: list[float] = []
 
     def _second(self, now_s: float) -> None:
@@ -47,6 +50,11 @@ class Watched(ClosedLoop):
         # By now the writes of the second before have reached the devices.
         config, limit_w = self.agents.config, np.minimum(self.actuators.gpu_limit_w, self.servers.field("tdp_w"))
         self.enforced_sum_w.append(float(config.enforced_w(limit_w).sum()))
+
+    def _controller_step(self, event: ControllerEvent, now_s: float) -> None:
+        if isinstance(event, Sampled | Metered):
+            self.told.setdefault(type(event), []).append((now_s, event.age_s))
+        super()._controller_step(event, now_s)
 
     def _perform_controller(self, command: Command, now_s: float) -> None:
         self.asked.append((now_s, command))
@@ -173,6 +181,20 @@ def test_out_of_band_caps_come_into_force_exactly_40_s_after_they_were_asked_for
             happened.append((at_s, clock))
     assert len(expected) > 3
     assert happened == expected
+
+
+def test_readings_reach_the_controller_as_late_as_the_path_says() -> None:
+    quiet = WaveSource(((35.0, CALM_RPS),))
+    meter = [(now_s, 2.0) for now_s in np.arange(4.0, 36.0, 2.0)]
+    loop = Watched(site_of(ROOMY_W), "no-cap", quiet)
+    loop.run()
+    assert loop.told == {Metered: meter, Sampled: [(12.0, 2.0), (22.0, 2.0), (32.0, 2.0)]}
+    loop = Watched(hard_site(ROOMY_W), "no-cap", quiet)
+    loop.run()
+    assert loop.told == {Metered: meter, Sampled: [(now_s, 0.0) for now_s in np.arange(1.0, 36.0)]}
+    loop = Watched(site_of(ROOMY_W, replace(IN_BAND, sample_delay_s=3)), "no-cap", quiet)
+    loop.run()
+    assert loop.told[Sampled] == [(now_s, 3.0) for now_s in np.arange(4.0, 36.0)]
 
 
 def test_in_band_caps_come_into_force_50_ms_after_the_lease() -> None:
