@@ -98,13 +98,9 @@ def conserved(target_w: Vec, books: Books, fleet: Fleet, constraints: Constraint
         return lowered_w
     charge_w = np.maximum(books.possible_w, fleet.failsafe_w)
     free_w = usable_w - constraints.total(charge_w)
-    # While charges exceed a budget (a server unheard of, an older grant unanswered) nothing below it is raised, not
-    # even to what it is charged for: somebody else may hold those watts.
-    open_constraints = ((free_w >= -EPSILON_W) & (raise_w > 0.0)).astype(np.float64)
     # Lower, confirm, then raise: a cap that is charged for more than was last granted is not confirmed yet.
     confirmed = books.possible_w <= books.granted_w
-    may_rise = rising & confirmed & books.certain & (constraints.tightest(open_constraints, target_w.size) > 0.0)
-    rise_w = np.where(may_rise, target_w - books.granted_w, 0.0)
+    rise_w = np.where(rising & confirmed & books.certain, target_w - books.granted_w, 0.0)
     asked_w = constraints.total(rise_w)
     room_w = np.minimum(np.maximum(free_w, 0.0), raise_w)
     factor = np.where(asked_w > room_w, room_w / np.maximum(asked_w, EPSILON_W), 1.0)

@@ -73,7 +73,7 @@ class Storm:
         self.budget_w = self.site.budget_w.copy()
         self.lives: list[Life] = []
         self.births_s = self._births_s()
-        self.overlap = bool(rng.random() < 0.5)
+        self.overlap = bool(rng.random() < 0.6)
         self.ages_known = bool(rng.random() < 0.7)
         self.metered = bool(rng.random() < 0.3)
         self.phase = int(rng.integers(0, 2))
@@ -89,7 +89,7 @@ class Storm:
         return self.rng.integers(1, 2**62, count)
 
     def _births_s(self) -> list[float]:
-        later = sorted(self.rng.uniform(5.0, self.end_s, int(self.rng.integers(0, 3))).tolist())
+        later = sorted(self.rng.uniform(5.0, self.end_s, int(self.rng.integers(0, 4))).tolist())
         return [0.0, *later]
 
     def _weather(self) -> Weather:
@@ -284,7 +284,7 @@ class Storm:
         epoch = self.counts["controllers"] + 1
         self.counts["controllers"] = epoch
         for older in self.lives:
-            older.dies_s = t + float(rng.uniform(1.0, 60.0)) if self.overlap else t
+            older.dies_s = max(t, min(older.dies_s, t + float(rng.uniform(1.0, 120.0)))) if self.overlap else t
             if older.dies_s <= t:
                 self.network.forget(older.epoch)
             self.counts["both alive"] += int(self.overlap)
@@ -302,7 +302,7 @@ class Storm:
         site = self.site
         policy = self._policy(self.end_s + CONTROLLER_CLOCK_S * epoch)
         core = ControllerCore(config, site.fleet, site.constraints, policy, site.model, rng.random(site.count))
-        dies_s = np.inf if calm or rng.random() < 0.7 else t + float(rng.uniform(5.0, 60.0))
+        dies_s = np.inf if calm or rng.random() < 0.8 else t + float(rng.uniform(5.0, 60.0))
         self.lives.append(Life(epoch, t, dies_s, core, ControllerWatch(core)))
         self._tell(f"controller {epoch} begins ({type(policy).__name__})")
 

@@ -240,9 +240,9 @@ class TestTakingOver:
         for k in range(4):
             measure(core, float(k), drawn_w=6_000.0)
         assert core.mode[0] == Mode.REFLEX
-        measure(core, 4.0)
-        lead(core, lease_of(core, 9_000.0, seq=1, sample_seq=5), 4.1)
-        for k in range(5, 20):
+        lead(core, lease_of(core, 9_000.0, seq=1, sample_seq=4), 3.1)
+        assert core.mode[0] == Mode.REFLEX
+        for k in range(4, 20):
             measure(core, float(k))
             lead(core, lease_of(core, 9_000.0, seq=k, sample_seq=k + 1), k + 0.1)
         assert core.cap_w[0] == 9_000.0

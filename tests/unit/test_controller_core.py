@@ -89,6 +89,17 @@ def test_nothing_is_raised_while_taking_over() -> None:
     assert at.controller.ledger.granted_w[0] > FAILSAFE_W
 
 
+def test_a_server_that_falls_silent_is_not_raised() -> None:
+    at = led(2, 14)
+    before_w = at.controller.ledger.granted_w.tolist()
+    for k in range(20, 30):
+        at.controller.step(sample_of(at.agents, 2_000.0, rows=np.array([1])), float(k))
+        at.controller.step(Ticked(), float(k))
+    after_w = at.controller.ledger.granted_w.tolist()
+    assert after_w[0] == before_w[0]
+    assert after_w[1] > before_w[1]
+
+
 def test_raising_takes_several_seconds() -> None:
     at = led(2, 11)
     grants = []
