@@ -15,7 +15,7 @@ from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
 from sim_backend.meter import window_means
 from sim_backend.site import IN_BAND, OUT_OF_BAND, Actuation, Domain, Guarantee, Site
-from tests.twin.plant_cases import ListSource
+from tests.twin.plant_cases import ListSource, requests
 from tests.twin.small_site import FAILSAFE_W, WaveSource, hard_site, site_of
 
 CALM_RPS, BUSY_RPS = 0.2, 1.5
@@ -43,6 +43,7 @@ class Watched(ClosedLoop):
         self.in_force: list[tuple[float, Vec]] = []
         self.told: dict[type, list[tuple[float, float]]] = {}
         """When samples and meter readings reached the controller, and how old they were then."""
+        self.clocks_mhz: list[Vec] = []
         self.enforced_sum_w: list[float] = []
 
     def _second(self, now_s: float) -> None:
@@ -52,6 +53,8 @@ class Watched(ClosedLoop):
         self.enforced_sum_w.append(float(config.enforced_w(limit_w).sum()))
 
     def _controller_step(self, event: ControllerEvent, now_s: float) -> None:
+        if isinstance(event, Sampled):
+            self.clocks_mhz.append(event.clock_mhz.copy())
         if isinstance(event, Sampled | Metered):
             self.told.setdefault(type(event), []).append((now_s, event.age_s))
         super()._controller_step(event, now_s)
@@ -195,6 +198,16 @@ def test_readings_reach_the_controller_as_late_as_the_path_says() -> None:
     loop = Watched(site_of(ROOMY_W, replace(IN_BAND, sample_delay_s=3)), "no-cap", quiet)
     loop.run()
     assert loop.told[Sampled] == [(now_s, 3.0) for now_s in np.arange(4.0, 36.0)]
+
+
+def test_only_a_busy_server_tells_its_clock() -> None:
+    for site in (site_of(ROOMY_W), hard_site(ROOMY_W)):
+        # The servers of high priority work, and only in the first third.
+        loop = ran(site, "no-cap", ListSource(requests(np.arange(0.0, 20.0), 500, 50, 1), 60.0))
+        told = np.isfinite(np.array(loop.clocks_mhz))
+        assert told[: len(told) // 3, :3].any()
+        assert not told[-len(told) // 3 :].any()
+        assert not told[:, 3:].any()
 
 
 def test_in_band_caps_come_into_force_50_ms_after_the_lease() -> None:

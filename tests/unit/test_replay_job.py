@@ -107,6 +107,8 @@ def test_a_larger_fleet_that_happens_to_need_less_does_not_count():
     }
     assert replay._uncontrolled(references, 139.0, 8, 2)["servers"] == 7.0
     assert replay._uncontrolled(references, 141.0, 8, 2)["servers"] == 12.0
+    # From 140 for 12 to 200 for 16; were the 130 of 12 believed it would be 14.
+    assert replay._uncontrolled(references, 165.0, 8, 2)["servers"] == 13.0
 
 
 def documented(heading: str) -> set[str]:
