@@ -115,8 +115,7 @@ def test_any_byte_changed_is_refused(tmp_path: Path):
     whole = path.read_bytes()
     changed = tmp_path / "changed.journal"
     for at in range(len(whole)):
-        for flip in (0x01, 0x80):
-            refused(changed, whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+        refused(changed, whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
 
 
 def test_what_stands_behind_the_end_is_refused(tmp_path: Path):
