@@ -6,7 +6,8 @@ import pytest
 
 from tests.simulation.storm import Storm, StormFailed, main
 
-SUITE = range(60)
+SUITE = (*range(60), 92, 263, 329)
+"""The last ones fail when an agent forgets whom it obeyed, which is rare."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
