@@ -26,8 +26,8 @@ from sim_backend.site import Guarantee, Path, Site
 Progress = Callable[[float], None]
 """Told the fraction of a run that is done."""
 PROGRESS_EVERY_S = 3_600
-CORE_STREAM = 2
-"""Keeps the random numbers of cores and paths apart from those of workloads under the same seed."""
+CORE_STREAM = 3
+"""Keeps the random numbers of cores and paths apart from those of workloads under the same seed (1 and 2)."""
 
 
 class Journal(Protocol):

@@ -12,7 +12,7 @@ import pytest
 
 from policies import POLICIES
 from policies.errors import ConfigError, DataError
-from sim_backend import replay
+from sim_backend import arrivals, closed_loop, replay, six_weeks
 from sim_backend.fleet import build_servers
 from sim_backend.outcome import outcome_of
 from sim_backend.replay import ReplayJob, run_replay
@@ -215,6 +215,23 @@ def test_without_caps_the_closed_loop_is_the_reference_to_the_last_bit(add_pct: 
     assert {v for metrics in change.values() for qs in metrics.values() for v in qs.values()} == {0.0}
     assert run.figures["throughput_change_pct"] == {"low": 0.0, "high": 0.0}
     assert run.figures["commands"] == {"sent": 0, "failed": 0, "reissued": 0}
+
+
+def test_every_whole_hour_is_compared_with_the_same_hour_uncapped(tmp_path: Path):
+    path = write_trace(tmp_path / "hours.csv", WaveSource(((3_700.0, 0.3), (3_600.0, 1.0))))
+    runs = result_of(job_of(site_of(20_000.0), path, policies=("no-cap", "one-threshold-all")))["runs"]
+    calm = result_of(job_of(site_of(1e6), path, policies=("no-cap",)))["runs"][0]
+    assert calm["worst_hour_change_pct"] == {"high": {"p50": 0.0, "p99": 0.0}, "low": {"p50": 0.0, "p99": 0.0}}
+    for run in runs:
+        for name in ("high", "low"):
+            worst, whole = run["worst_hour_change_pct"][name], run["latency_change_pct"][name]
+            assert worst["p50"] > 0.0
+            assert worst["p50"] >= 0.9 * whole["p50"]
+
+
+def test_cores_and_workloads_draw_their_chance_apart():
+    streams = {arrivals.TRACE_STREAM, six_weeks._STREAM, closed_loop.CORE_STREAM}
+    assert len(streams) == 3
 
 
 @pytest.mark.parametrize("policy", POLICIES)
