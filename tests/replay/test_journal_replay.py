@@ -14,6 +14,7 @@ import pytest
 from policies import POLICIES
 from policies.commands import Command, EngageBrake, GrantLeases, SetCaps
 from policies.errors import ConfigError, DataError
+from policies.events import Ticked
 from sim_backend.journal_replay import verify
 from sim_backend.replay import ReplayJob, run_replay
 from sim_backend.site import IN_BAND, OUT_OF_BAND, Actuation, Guarantee
@@ -206,7 +207,7 @@ def test_a_garbled_journal_is_wrong_data(tmp_path: Path, journal: Path, seed: in
     [
         (["agents", 1.0, b"\xc1", []], "step 1 holds not an event or command"),
         (["agents", 1.0, encode(EngageBrake(0, 288.0, "no")), []], "step 1 is none that 'agents' can take"),
-        (["nobody", 1.0, b"\xc0", []], "step 1 is none that 'nobody' can take"),
+        (["nobody", 1.0, encode(Ticked()), []], "step 1 is none that 'nobody' can take"),
     ],
 )
 def test_a_step_that_no_core_can_take_is_wrong_data(step: list[Any], said: str, tmp_path: Path, journal: Path):
