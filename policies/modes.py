@@ -1,8 +1,6 @@
-"""Legal modes of a server's agent and the moves between them; `docs/agent-modes.md` is drawn from this table."""
+"""What can decide a server's cap. Every move between the three is legal; the invariants say what each implies."""
 
 from enum import IntEnum
-
-from policies.errors import InvariantViolated
 
 
 class Mode(IntEnum):
@@ -14,16 +12,3 @@ class Mode(IntEnum):
     """The controller's lease."""
     REFLEX = 2
     """The agent itself, because the server draws more than its cap allows."""
-
-
-MOVES: dict[Mode, frozenset[Mode]] = {
-    Mode.FAILSAFE: frozenset({Mode.LEASED, Mode.REFLEX}),
-    Mode.LEASED: frozenset({Mode.FAILSAFE, Mode.REFLEX}),
-    Mode.REFLEX: frozenset({Mode.FAILSAFE, Mode.LEASED}),
-}
-
-
-def check_move(before: Mode, after: Mode) -> None:
-    """Refuse a move that the table does not hold."""
-    if before != after and after not in MOVES[before]:
-        raise InvariantViolated(f"illegal mode change {before.name} -> {after.name}")

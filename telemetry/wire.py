@@ -29,7 +29,10 @@ def encode(value: object) -> bytes:
 def decode(payload: bytes) -> Any:
     """The event or command in `payload`; raises WireError for anything else."""
     try:
-        return _rich(msgspec.msgpack.decode(payload))
+        plain = msgspec.msgpack.decode(payload)
+        if not (isinstance(plain, dict) and "kind" in plain):
+            raise ValueError("no kind")
+        return _rich(plain)
     except (msgspec.DecodeError, TypeError, ValueError, KeyError) as error:
         raise WireError(f"not an event or command of version {VERSION}: {error}") from error
 
@@ -39,6 +42,7 @@ def _plain(value: object) -> object:
         contiguous = np.ascontiguousarray(value)
         return {"array": contiguous.dtype.str, "bytes": contiguous.tobytes()}
     if isinstance(value, slice):
+        assert value == ALL, "rows are all or named one by one"
         return {"rows": "all"}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [_plain(getattr(value, f.name)) for f in dataclasses.fields(value)]

@@ -11,7 +11,7 @@ from policies.commands import Command, Publish, SetCaps
 from policies.errors import InvariantViolated
 from policies.events import Leased, LeaseVector, Measured, Restarted, Sampled, Ticked
 from policies.invariants import check_agents
-from policies.modes import MOVES, Mode, check_move
+from policies.modes import Mode
 from tests.cores import FAILSAFE_W, MAX_MHZ, MIN_MHZ, NAMEPLATE_W, Agents, agents, ints, lease_of, spread
 
 
@@ -319,13 +319,6 @@ class TestReflex:
         assert core.mode[0] == Mode.REFLEX
         measure(core, 11.0, drawn_w=1_000.0)
         assert core.mode[0] == Mode.FAILSAFE
-
-
-def test_modes_move_as_the_table_says() -> None:
-    check_move(Mode.FAILSAFE, Mode.LEASED)
-    for mode in Mode:
-        check_move(mode, mode)
-    assert all(before not in after for before, after in MOVES.items()), "staying is no move"
 
 
 BROKEN = {
