@@ -75,8 +75,9 @@ results: run-env ## make the README's tables again (an hour or more)
 	@$(BIN)/python -m benchmarks.results
 
 .PHONY: bench
-bench: run-env ## measure the plant and work W
+bench: run-env ## measure the plant, the cores and work W
 	@$(BIN)/python -m benchmarks.plant_bench
+	@$(BIN)/python -m benchmarks.core_bench
 	@$(BIN)/python -m benchmarks.work_w
 
 .PHONY: bench-w
