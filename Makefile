@@ -62,7 +62,7 @@ lock: ## resolve requirements/*.txt again for Python 3.11 to 3.13
 demo: run-env ## one simulated day of POLCA's row, with and without 30 % more servers: a table and a report
 	@mkdir -p build
 	@$(BIN)/overwatt replay --requests six-weeks --site docs/examples/polca-row.toml --policy no-cap,polca \
-	    --add-servers 0,30 --days 1 --json build/demo.json --html build/demo.html
+	    --add-servers 0,20,30 --days 1 --json build/demo.json --html build/demo.html
 	@echo "report: build/demo.html (open it in a browser); figures: build/demo.json"
 
 .PHONY: replay
