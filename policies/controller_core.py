@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from policies.arrays import ALL, Ints, Vec, frozen
+from policies.arrays import Ints, Vec, frozen
 from policies.brake import Brake, BrakeConfig
 from policies.commands import Command, EngageBrake, GrantLeases, Refuse, ReleaseBrake, SetCaps
 from policies.errors import ConfigError
@@ -275,6 +275,3 @@ class ControllerCore:
     def charge_w(self) -> Vec:
         """What each server counts for: the most it could be allowed to draw, whatever it draws now [n]."""
         return self.ledger.charge_w()
-
-
-__all__ = ["ALL", "ControllerConfig", "ControllerCore", "Promise"]

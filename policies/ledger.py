@@ -154,6 +154,3 @@ def _part(event: Sampled, keep: Flags, n: int) -> Sampled:
         epoch=event.epoch[keep],
         lease_seq=event.lease_seq[keep],
     )
-
-
-__all__ = ["Ints", "Ledger"]

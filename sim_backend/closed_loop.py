@@ -10,7 +10,7 @@ from policies.agent_core import AgentCore
 from policies.arrays import ALL, Rows, Vec
 from policies.brake import BrakeConfig
 from policies.commands import Command, EngageBrake, GrantLeases, Publish, ReleaseBrake, SetCaps
-from policies.controller_core import ControllerConfig, ControllerCore, Promise
+from policies.controller_core import ControllerConfig, ControllerCore
 from policies.events import AgentEvent, ControllerEvent, Leased, Measured, Metered, Sampled, Ticked
 from policies.invariants import ControllerWatch, check_agents
 from policies.policy import Policy
@@ -59,7 +59,7 @@ def controller_of(spec: RunSpec, servers: Servers, rng: np.random.Generator) -> 
     reading_s = 1.0 if in_band else float(site.actuation.meter_window_s + site.actuation.meter_delay_s)
     brake = BrakeConfig(after_s=0.0 if reactive else site.settle_s, hold_s=site.actuation.brake_latency_s + reading_s)
     config = ControllerConfig(
-        promise=Promise(spec.guarantee.value),
+        promise=spec.guarantee,
         leases=in_band,
         budget_w=servers.budget_w,
         brake=brake,

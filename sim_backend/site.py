@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from policies.controller_core import Promise
 from policies.errors import ConfigError
 from policies.models.protection import TripEdge
 
-
-class Guarantee(StrEnum):
-    """What the controller promises a domain."""
-
-    HARD = "hard"
-    REACTIVE = "reactive"
+Guarantee = Promise
+"""What the controller promises a domain, by the word that operators use for it."""
 
 
 class Path(StrEnum):
