@@ -1,0 +1,1 @@
+"""How far the models are from measurements they were not fitted to."""
