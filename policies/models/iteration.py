@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 class IterationModel:
     """Seconds of work at full clock, and watts of one of the instance's GPUs.
 
-    A batch is n tokens in the linear layers (prompt tokens and one for each decoding request), `pairs` of a prompt token
-    with a token it attends to, and `context` tokens of KV cache that decoding requests read.
+    A batch is n tokens in the linear layers (prompt tokens and one for each decoding request), `pairs` of a prompt
+    token with a token it attends to, and `context` tokens of KV cache that decoding requests read.
     """
 
     host_s: float
