@@ -16,6 +16,21 @@ from sim_backend.site import PATH_DEFAULTS, Breaker, Domain, Guarantee, Path, Se
 MAX_BYTES = 1 << 20
 """A site file is a few kilobytes; what is larger is some other file, and would be read whole."""
 
+Curve = Literal[
+    "points",
+    "ul-489",
+    "iec-60898-1",
+    "iec-60947-2",
+    "iec-si",
+    "iec-vi",
+    "iec-ei",
+    "ieee-mi",
+    "ieee-vi",
+    "ieee-ei",
+    "ups-least",
+    "ups-liebert-610",
+    "ups-huawei-2000-g",
+]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -52,10 +67,23 @@ class BreakerTable(Table):
 
     rating_ratio: Positive = 1.0
     """Rated power over the domain's budget."""
+    curve: Curve = "points"
+    """`points` of the device itself, or what is known of its kind: a standard's guaranteed hold (no overload beyond),
+    a relay's inverse-time curve, a UPS's overload table. Sources: policies/models/trip_curves.py."""
     points: Annotated[list[Point], Field(min_length=1)] = [[1.0, 10.0]]
     """`[load over rating, seconds carried]`, loads rising; log-log between points, the last one held beyond."""
     cooling_s: Positive = 60.0
     """Time constant with which heat leaves below the rating."""
+    pickup_ratio: Positive = 1.0
+    """Of a relay curve: pickup current over the rating."""
+    time_multiplier: Positive = 1.0
+    """Of a relay curve: its time multiplier setting."""
+    ambient_c: Annotated[float, Field(ge=-40, le=90)] = 30.0
+    """Temperature around the device, degrees Celsius."""
+    reference_c: Annotated[float, Field(ge=-40, le=90)] = 30.0
+    """Temperature for which the curve is stated: 30 for IEC 60898, 40 for most IEC 60947-2 and UL 489."""
+    derating_per_k: Annotated[float, Field(ge=0, le=0.1)] = 0.0
+    """Share of the rating lost for each kelvin above that; the data sheet says."""
     source: str = ""
     """Where the figures come from: the data sheet, with its date."""
 
@@ -73,6 +101,8 @@ class DomainTable(Table):
     """Derives the budget instead: peak of an uncapped reference run of the servers listed here, over this."""
     breaker: BreakerTable = BreakerTable()
     """Its protection, as a table of its own."""
+    ups: BreakerTable | None = None
+    """Its UPS, if one feeds it, as a table like `breaker`: the tighter of the two counts at every load."""
 
 
 class ServersTable(Table):
@@ -178,6 +208,7 @@ TABLES: dict[str, type[Table]] = {
     "site": SiteTable,
     "domains.*": DomainTable,
     "domains.*.breaker": BreakerTable,
+    "domains.*.ups": BreakerTable,
     "servers.*": ServersTable,
     "actuation": ActuationTable,
     "slo": SlosTable,
@@ -334,10 +365,14 @@ def _site(file: SiteFile, folder: FilePath) -> Site:
 
 
 def _domain(name: str, table: DomainTable) -> Domain:
-    breaker = Breaker(**table.breaker.model_dump(exclude_unset=True))
-    breaker = replace(breaker, points=tuple((float(load), float(time_s)) for load, time_s in breaker.points))
-    given = {"parent": None, "budget_w": None, **table.model_dump(exclude_unset=True, exclude={"breaker"})}
-    return Domain(name=name, **given, breaker=breaker)
+    given = {"parent": None, "budget_w": None, **table.model_dump(exclude_unset=True, exclude={"breaker", "ups"})}
+    ups = None if table.ups is None else _breaker(table.ups)
+    return Domain(name=name, **given, breaker=_breaker(table.breaker), ups=ups)
+
+
+def _breaker(table: BreakerTable) -> Breaker:
+    breaker = Breaker(**table.model_dump(exclude_unset=True))
+    return replace(breaker, points=tuple((float(load), float(time_s)) for load, time_s in breaker.points))
 
 
 def _profile(name: str, folder: FilePath) -> str:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from daemon.config_derived import SAMPLE_WINDOW_S, brake_obeyed_s, carried_s, failsafe_floor_w
 from daemon.toml_lines import KeyPath
 from policies.errors import ConfigError
-from sim_backend.site import Domain, Guarantee, Path, ServerGroup, Site
+from sim_backend.site import POINTS, Breaker, Domain, Guarantee, Path, ServerGroup, Site
 
 LEVELS = ("site", "row", "rack")
 """From the top of the electrical tree down."""
@@ -35,7 +35,7 @@ def problems(site: Site) -> Iterator[Problem]:
     for check in (_path, _times, _policies, _workload):
         yield from check(site)
     for domain in site.domains:
-        yield from _points(domain)
+        yield from _domain(domain)
     if not tree:
         for place, group in enumerate(site.servers):
             yield from _failsafe(("servers", place), group)
@@ -134,20 +134,37 @@ def _times(site: Site) -> Iterator[Problem]:
             yield Problem(("timing", name), text, hard_only=True)
 
 
-def _points(domain: Domain) -> Iterator[Problem]:
-    key = ("domains", domain.name, "breaker", "points")
-    points = domain.breaker.points
+def _curve(key: KeyPath, device: Breaker) -> Iterator[Problem]:
+    points = device.points
+    if device.curve != POINTS:
+        if points != Breaker().points:
+            text = f'curve = "{device.curve}" brings its own times: leave out points, or set curve = "points"'
+            yield Problem((*key, "points"), text)
+        return
     for (load0, time0), (load1, time1) in pairwise(points):
         if load1 <= load0:
-            yield Problem(key, f"loads must rise, but {load1:g} follows {load0:g}: otherwise one load has two times")
+            text = f"loads must rise, but {load1:g} follows {load0:g}: otherwise one load has two times"
+            yield Problem((*key, "points"), text)
         if time1 > time0:
             yield Problem(
-                key,
+                (*key, "points"),
                 f"times must not rise, but {time1:g} s at {load1:g} follows {time0:g} s at {load0:g}: "
                 "a breaker does not carry more for longer",
             )
     if points[0][0] < 1.0:
-        yield Problem(key, f"{points[0][0]:g} is below the rating, which is carried for ever: loads start at 1")
+        text = f"{points[0][0]:g} is below the rating, which is carried for ever: loads start at 1"
+        yield Problem((*key, "points"), text)
+
+
+def _domain(domain: Domain) -> Iterator[Problem]:
+    key = ("domains", domain.name)
+    yield from _curve((*key, "breaker"), domain.breaker)
+    if domain.ups is not None:
+        yield from _curve((*key, "ups"), domain.ups)
+    for device in domain.protections:
+        if device.derated_ratio <= 0.0:
+            text = f"derating_per_k leaves nothing of its rating at {device.ambient_c:g} C: per kelvin it is below 0.1"
+            yield Problem((*key, "breaker"), text)
     if domain.budget_w is None and domain.peak_ratio is None:
         yield Problem(("domains", domain.name), "neither budget_w nor peak_ratio is given: there is nothing to hold")
     if domain.budget_w is not None and domain.peak_ratio is not None:

@@ -55,15 +55,18 @@ def nameplate_sum_w(site: Site, domain: Domain) -> float:
 
 
 def carried_s(site: Site, domain: Domain) -> tuple[float | None, float]:
-    """Worst load over the breaker's rating, and the seconds it is carried.
+    """Worst load over a protection's rating, and the shortest time that any of the domain's carries it.
 
-    The worst load is every server at its nameplate. While the budget is derived it is unknown (None); then the last
-    point of the curve answers, the shortest time there is.
+    The worst load is every server at its nameplate. While the budget is derived it is unknown (None); then the least
+    time of the curves answers.
     """
     if domain.budget_w is None:
-        return None, domain.breaker.points[-1][1]
-    load_ratio = nameplate_sum_w(site, domain) / (domain.breaker.rating_ratio * domain.budget_w)
-    return load_ratio, domain.breaker.edge.hold_s(load_ratio)
+        return None, min(device.edge.hold_s(math.inf) for device in domain.protections)
+    worst_w = nameplate_sum_w(site, domain)
+    loads = [worst_w / (device.derated_ratio * domain.budget_w) for device in domain.protections]
+    holds = [device.edge.hold_s(load) for device, load in zip(domain.protections, loads, strict=True)]
+    tightest = min(range(len(loads)), key=lambda k: (holds[k], -loads[k]))
+    return loads[tightest], holds[tightest]
 
 
 def derived(site: Site) -> list[Derived]:
@@ -120,6 +123,10 @@ def _domain(site: Site, domain: Domain) -> Iterator[Derived]:
     yield Derived(f"{at}.nameplate_sum_w", nameplate_w, "all servers at their nameplate")
     ratio = None if budget_w is None else nameplate_w / budget_w
     yield Derived(f"{at}.oversubscription_ratio", ratio, "nameplate_sum_w / budget_w, before servers are added")
+    for name, device in (("breaker", domain.breaker), ("ups", domain.ups)):
+        if device is not None and device.derated_ratio != device.rating_ratio:
+            why = f"rating over the budget at {device.ambient_c:g} C instead of {device.reference_c:g} C"
+            yield Derived(f"{at}.{name}_derated_ratio", device.derated_ratio, why)
     load_ratio, carried = carried_s(site, domain)
     rating = "any overload" if load_ratio is None else f"{load_ratio:.2f} x the rating (all at nameplate)"
     seconds = carried if math.isfinite(carried) else None

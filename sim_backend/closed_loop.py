@@ -101,10 +101,11 @@ class ClosedLoop:
         self.recorder = Recorder(self.steps, servers.priority)
         budgeted = [d for d in site.domains if d.budget_w is not None]
         self.protections = [
-            protection_of(d.breaker.edge, float(d.budget_w) * d.breaker.rating_ratio)
-            for d in budgeted
-            if d.budget_w is not None
+            (constraint, protection_of(device.edge, float(d.budget_w or 0.0) * device.derated_ratio))
+            for constraint, d in enumerate(budgeted)
+            for device in d.protections
         ]
+        """What may open, each with the constraint whose load it carries."""
         self.brakes = 0
         self.watch = ControllerWatch(self.controller)
         self._tdp_w = servers.field("tdp_w")
@@ -140,8 +141,9 @@ class ClosedLoop:
         plant.advance(now_s)
         server_w = plant.take_mean_w()
         constraint_w = self.servers.constraints.total(server_w)
-        for protection, drawn_w in zip(self.protections, constraint_w.tolist(), strict=True):
-            protection.advance(drawn_w)
+        drawn_w = constraint_w.tolist()
+        for constraint, protection in self.protections:
+            protection.advance(drawn_w[constraint])
         total_w = float(constraint_w[0]) if self._one_for_all else float(server_w.sum())
         self.recorder.second(float(constraint_w[0]), total_w, braked=self.controller.brake.any_engaged)
         if now_s % HOUR_S == 0:

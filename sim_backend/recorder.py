@@ -1,11 +1,12 @@
 """What a run leaves behind: a power series, cap states, hourly latencies; figures are computed when it has ended."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from policies.arrays import Flags, Vec
-from policies.models.protection import Heat, TripEdge
+from policies.models.protection import Edge, Heat
 from sim_backend.histogram import Counts, quantile
 from sim_backend.meter import largest_rise, window_means
 from sim_backend.plant import Plant
@@ -35,8 +36,8 @@ class Protection:
             return
         self.heat.advance(load, 1.0)
         self.highest = max(self.highest, self.heat.ratio)
-        if load > 1.0:
-            left_s = self.heat.left_s(load)
+        left_s = self.heat.left_s(load)
+        if not math.isinf(left_s):
             self.left_min_s = left_s if self.left_min_s is None else min(self.left_min_s, left_s)
         if self.heat.ratio >= 1.0:
             self.trips += 1
@@ -129,7 +130,7 @@ class Recorder:
         )
 
 
-def protection_of(edge: TripEdge, rating_w: float) -> Protection:
+def protection_of(edge: Edge, rating_w: float) -> Protection:
     """A cold device of this rating."""
     return Protection(Heat(edge), rating_w)
 

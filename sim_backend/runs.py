@@ -109,12 +109,13 @@ def _result(task: LoopTask, loop: ClosedLoop) -> RunResult:
     actuation, recorder = task.site.actuation, loop.recorder
     outcome = outcome_of(loop.plant, recorder.hours)
     actuators = loop.actuators
-    left = [p.left_min_s for p in loop.protections if p.left_min_s is not None]
+    devices = [device for _, device in loop.protections]
+    left = [p.left_min_s for p in devices if p.left_min_s is not None]
     capped_s = recorder.mean_capped_s()
     figures: dict[str, object] = {
         "brakes": loop.brakes,
-        "breaker_trips": sum(p.trips for p in loop.protections),
-        "breaker_heat_max_ratio": max(p.highest for p in loop.protections),
+        "breaker_trips": sum(p.trips for p in devices),
+        "breaker_heat_max_ratio": max(p.highest for p in devices),
         "overload_left_min_s": min(left) if left else None,
         **recorder.power_figures(float(loop.servers.budget_w[0]), actuation.meter_window_s, task.workload.warm_up_s),
         "capped_s": {name: float(capped_s[code]) for code, name in enumerate(PRIORITIES)},

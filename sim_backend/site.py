@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from policies.controller_core import Promise
 from policies.errors import ConfigError
-from policies.models.protection import TripEdge
+from policies.models.protection import Edge, TripEdge, derated_rating
+from policies.models.trip_curves import NAMED
 
 Guarantee = Promise
 """What the controller promises a domain, by the word that operators use for it."""
@@ -52,22 +53,44 @@ IN_BAND = Actuation(Path.IN_BAND, latency_s=0.05, brake_latency_s=0.05)
 PATH_DEFAULTS = {Path.OUT_OF_BAND: OUT_OF_BAND, Path.IN_BAND: IN_BAND}
 
 
+POINTS = "points"
+"""The curve of a device whose points the site file gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Minimum-trip edge of what protects a domain: how long it surely carries an overload."""
+    """Minimum-trip edge of what protects a domain, a breaker or a UPS: how long it surely carries an overload."""
 
     rating_ratio: float = 1.0
     """Rated power over the domain's provisioned power."""
+    curve: str = POINTS
+    """`points`, or a name in `policies.models.trip_curves`."""
     points: tuple[tuple[float, float], ...] = ((1.0, 10.0),)
     """(load over rating, seconds it is carried), rising in load; log-log between, the last held beyond."""
     cooling_s: float = 60.0
     """Time constant with which the thermal state falls below the rating."""
+    pickup_ratio: float = 1.0
+    """Of a relay: pickup current over the rating."""
+    time_multiplier: float = 1.0
+    """Of a relay: its time multiplier setting."""
+    ambient_c: float = 30.0
+    reference_c: float = 30.0
+    """Ambient temperature for which the curve is stated."""
+    derating_per_k: float = 0.0
+    """Share of the rating lost for each kelvin above it."""
     source: str = ""
 
     @property
-    def edge(self) -> TripEdge:
+    def edge(self) -> Edge:
         """The curve as the protection model takes it."""
-        return TripEdge(self.points, self.cooling_s)
+        if self.curve == POINTS:
+            return TripEdge(self.points, self.cooling_s)
+        return NAMED[self.curve].edge(self.cooling_s, self.pickup_ratio, self.time_multiplier)
+
+    @property
+    def derated_ratio(self) -> float:
+        """Rated power at the ambient temperature over the domain's provisioned power."""
+        return self.rating_ratio * derated_rating(self.ambient_c, self.reference_c, self.derating_per_k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +104,13 @@ class Domain:
     """None: derived as peak of the uncapped reference run / `peak_ratio`."""
     peak_ratio: float | None = None
     breaker: Breaker = field(default_factory=Breaker)
+    ups: Breaker | None = None
+    """Its UPS, if one feeds it: the tighter of the two counts at every load."""
+
+    @property
+    def protections(self) -> tuple[Breaker, ...]:
+        """All devices that may open."""
+        return (self.breaker,) if self.ups is None else (self.breaker, self.ups)
 
 
 @dataclass(frozen=True, slots=True)

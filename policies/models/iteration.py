@@ -27,8 +27,9 @@ class IterationModel:
     host_per_request_s: float
     """For each request of the batch: sampling, detokenising, bookkeeping."""
     link_s: float
-    """Collectives between the instance's GPUs, per iteration."""
+    """Per iteration, while kernels run but neither resource works: gaps between kernels, latency of collectives."""
     link_per_token_s: float
+    """Bytes of collectives between the instance's GPUs."""
     linear_compute_s: float
     """Of an iteration, whatever its size: what tiles are padded to."""
     linear_compute_per_token_s: float
@@ -47,6 +48,16 @@ class IterationModel:
     compute_w: float
     memory_w: float
     exponent: float
+    head_memory_s: float = 0.0
+    """Reading the output layer's weights, once per iteration."""
+    head_compute_per_request_s: float = 0.0
+    """The output layer, for the last token of each request only."""
+    state_memory_per_request_s: float = 0.0
+    """Reading and writing the state of layers that keep no KV cache (Mamba), for each request."""
+    window_tokens: float = np.inf
+    """What a layer with a sliding window looks back."""
+    window_share: float = 0.0
+    """Share of the attention layers that have such a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,20 @@ class Iteration:
     memory: float
     gpu_w: float
     """Mean of one GPU."""
+
+
+def windowed(attended: float, tokens: float, window_tokens: float, window_share: float) -> float:
+    """Tokens attended to in the mean over layers, where a share of the layers looks back a window only.
+
+    Args:
+        attended: what a layer without a window attends to, summed over `tokens` tokens.
+        tokens: that attend.
+        window_tokens: what a windowed layer looks back.
+        window_share: of the layers that are windowed.
+    """
+    if window_share == 0.0:
+        return attended
+    return attended * (1.0 - window_share) + window_share * min(attended, window_tokens * tokens)
 
 
 def iteration(
@@ -79,17 +104,23 @@ def iteration(
     linear_c = (model.linear_compute_s + model.linear_compute_per_token_s * tokens) / clock_ratio
     table = model.linear_memory_s
     linear_m = (table[min(int(tokens), len(table) - 1)] + model.linear_memory_per_token_s * tokens) * stretch
-    attention_c = (
-        model.attention_compute_per_pair_s * pairs + model.attention_compute_per_context_s * context
-    ) / clock_ratio
-    attention_m = model.attention_memory_per_context_s * context * stretch
-    host_s = model.host_s + model.host_per_request_s * requests
-    kernels_s = float(
-        overlapped_s(linear_c, linear_m, model.overlap) + overlapped_s(attention_c, attention_m, model.overlap)
+    head_c = model.head_compute_per_request_s * requests / clock_ratio
+    head_m = model.head_memory_s * stretch
+    seen = windowed(context, requests, model.window_tokens, model.window_share)
+    decode_c = model.attention_compute_per_context_s * seen / clock_ratio
+    decode_m = (model.attention_memory_per_context_s * seen + model.state_memory_per_request_s * requests) * stretch
+    prefill_c = model.attention_compute_per_pair_s * windowed(pairs, tokens, model.window_tokens, model.window_share)
+    prefill_c /= clock_ratio
+    kernels_s = prefill_c + sum(
+        float(overlapped_s(compute_s, memory_s, model.overlap))
+        for compute_s, memory_s in ((linear_c, linear_m), (head_c, head_m), (decode_c, decode_m))
     )
+    host_s = model.host_s + model.host_per_request_s * requests
     busy_s = kernels_s + model.link_s + model.link_per_token_s * tokens
     lasts_s = host_s + busy_s
-    busy, compute, memory = busy_s / lasts_s, (linear_c + attention_c) / lasts_s, (linear_m + attention_m) / lasts_s
+    compute = (linear_c + head_c + decode_c + prefill_c) / lasts_s
+    memory = (linear_m + head_m + decode_m) / lasts_s
+    busy = busy_s / lasts_s
     gpu_w = busy_w(
         model.idle_w,
         model.active_w,

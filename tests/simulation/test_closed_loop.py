@@ -296,7 +296,7 @@ def test_under_the_hard_guarantee_nobody_may_draw_more_than_the_budget(policy: s
     # In the first second the devices still have the limits they were found with.
     assert max(loop.enforced_sum_w[1:]) <= budget_w + 1e-6
     assert loop.recorder.power_w[1:].max() < budget_w
-    assert (loop.brakes, loop.protections[0].trips) == (0, 0)
+    assert (loop.brakes, loop.protections[0][1].trips) == (0, 0)
 
 
 def test_the_budget_is_handed_out_in_whole_once_everybody_has_answered() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from daemon.config_derived import derived
 from daemon.config_docs import document
 from daemon.toml_lines import line_of, spelled
 from policies.errors import ConfigError
-from sim_backend.site import IN_BAND, OUT_OF_BAND, Breaker, Guarantee, Site
+from policies.models.trip_curves import NAMED
+from sim_backend.site import IN_BAND, OUT_OF_BAND, POINTS, Breaker, Guarantee, Site
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "docs" / "examples"
@@ -437,3 +439,23 @@ def test_a_variant_of_the_site_still_names_lines_of_the_file():
     found: SiteDocument = parse_site(REACTIVE.replace('"in-band"', '"out-of-band"'), FILE)
     with pytest.raises(ConfigError, match=r"site\.toml, line 24: actuation\.path: "):
         found.check(replace(found.site, guarantee=Guarantee.HARD))
+
+
+def test_the_named_curves_of_the_file_are_those_that_exist():
+    assert set(get_args(config.Curve)) == {POINTS, *NAMED}
+
+
+def test_a_named_curve_and_points_of_ones_own_exclude_each_other():
+    text = '[domains.row.breaker]\ncurve = "ul-489"\npoints = [[1.1, 9.0]]\n[[servers]]'
+    assert any("brings its own times" in line for line in refused(HARD.replace("[[servers]]", text, 1)))
+
+
+def test_a_ups_beside_the_breaker_counts_where_it_is_tighter():
+    text = '[domains.row.breaker]\npoints = [[1.0, 9999.0]]\n[domains.row.ups]\ncurve = "ups-least"\n[[servers]]'
+    assert "carries" in only(HARD.replace("[[servers]]", text, 1))
+
+
+def test_a_hot_room_shows_in_the_derived_figures():
+    text = "[domains.row.breaker]\nambient_c = 50.0\nreference_c = 40.0\nderating_per_k = 0.005\n[[servers]]"
+    found = figures(HARD.replace("[[servers]]", text, 1))
+    assert found["domains.row.breaker_derated_ratio"] == pytest.approx(0.95)
