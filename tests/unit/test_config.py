@@ -451,8 +451,8 @@ def test_a_named_curve_and_points_of_ones_own_exclude_each_other():
 
 
 def test_a_ups_beside_the_breaker_counts_where_it_is_tighter():
-    text = '[domains.row.breaker]\npoints = [[1.0, 9999.0]]\n[domains.row.ups]\ncurve = "ups-least"\n[[servers]]'
-    assert "carries" in only(HARD.replace("[[servers]]", text, 1))
+    text = '[domains.row.breaker]\npoints = [[1.0, 9999.0]]\n[domains.row.ups]\ncurve = "ul-489"\n[[servers]]'
+    assert "for 0.0 s, but a brake" in only(HARD.replace("[[servers]]", text, 1))
 
 
 def test_a_hot_room_shows_in_the_derived_figures():
