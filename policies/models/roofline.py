@@ -2,8 +2,8 @@
 
 An iteration is host time, in which the GPU waits, link time (collectives between GPUs), and work for two resources: the
 tensor pipes, whose speed goes with the SM clock, and the memory, whose speed does not until the SMs issue too few loads
-(the knee). Operations are of four kinds: linear layers, the output layer, attention of prompts and attention of decoding
-requests. Their times add, because an engine runs them one after the other (DuetServe's attention-aware roofline), and
+(the knee). Operations are of four kinds: linear layers, the output layer, attention of prompts and of decoding
+requests; their times add, because an engine runs them one after the other (DuetServe's attention-aware roofline), and
 within a kind the two resources overlap.
 
 What is drawn follows the same resources: `P = idle + phi**n * (active * busy + compute * u_c) + memory * u_m`, with u_c
