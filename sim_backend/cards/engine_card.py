@@ -1,0 +1,56 @@
+"""What one version of one serving engine adds to the kernels: host time, gaps, collectives, limits of a batch."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from sim_backend.cards.reading import Sourced, read_card
+
+FOLDER = Path(__file__).parent / "engines"
+
+NotNegative = Annotated[float, Meta(ge=0.0)]
+Share = Annotated[float, Meta(gt=0.0, le=1.0)]
+Count = Annotated[int, Meta(gt=0)]
+
+
+class EngineCard(Sourced, frozen=True, kw_only=True):
+    """One version of one engine: the version is part of the name, because it decides more than the GPU does."""
+
+    # -- fitted
+    host_s: NotNegative
+    """Of an iteration, in which the GPU waits."""
+    host_per_request_s: NotNegative
+    """For each request of the batch, in which the GPU waits."""
+    host_per_rank_s: NotNegative
+    """Of an iteration, for each GPU beyond the first that has to be told what to do."""
+    gap_s: NotNegative
+    """Of one mixing or feed-forward layer, between its kernels: the GPU is busy, but neither resource works."""
+    collective_s: NotNegative
+    """Latency of one collective between GPUs."""
+    link_efficiency: Share
+    """Achieved over data-sheet bandwidth between GPUs."""
+    expert_efficiency: Share
+    """Achieved bandwidth of reading experts over that of reading dense weights."""
+    cache_efficiency: Share
+    """Achieved bandwidth of reading the KV cache over that of reading dense weights."""
+    # -- limits
+    mixes: bool
+    """Whether one iteration holds prompts and decoding requests (chunked prefill), or either."""
+    max_batch: Count
+    """Requests in a batch, unless the operator says otherwise."""
+    max_batch_tokens: Count
+    """Tokens of one iteration, unless the operator says otherwise: the budget that prompts are cut to."""
+    memory_share: Share
+    """Of the GPU's memory, for weights and cache, unless the operator says otherwise."""
+    reserve_bytes: NotNegative
+    """Of that, for activations and graphs."""
+
+
+def load_engine(name: str) -> EngineCard:
+    """The card called `name`, or the one in the file `name` if that ends in `.toml`.
+
+    Raises:
+        ConfigError: no such card, or a file that is not a whole and plausible one.
+    """
+    return read_card(name, FOLDER, EngineCard)
