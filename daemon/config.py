@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from daemon.config_checks import Problem, problems, suggestion
 from daemon.toml_lines import KeyPath, line_of, spelled
 from policies.errors import ConfigError
-from sim_backend.site import PATH_DEFAULTS, Breaker, Domain, Guarantee, Path, ServerGroup, Site, Slo
+from sim_backend.site import PATH_DEFAULTS, Breaker, Domain, Guarantee, Path, RecordedWork, ServerGroup, Site, Slo
 
 MAX_BYTES = 1 << 20
 """A site file is a few kilobytes; what is larger is some other file, and would be read whole."""
@@ -121,8 +121,9 @@ class ServersTable(Table):
     sum of these. With servers added it becomes min(this, budget / servers)."""
     other_w: NotNegative | None = None
     """Watts of the server less its GPUs, instead of the profile's. Fans and CPUs differ by site: measure."""
-    role: Literal["mixed"] = "mixed"
-    """Phases the engine runs; `mixed` (prefill and decode in the same batches) is the one kind simulated."""
+    role: Literal["mixed", "recorded"] = "mixed"
+    """`mixed`: serves, prefill and decode in the same batches. `recorded`: does not serve; its work is a recording
+    (`replay --power`), and it can only be power-capped."""
 
 
 class ActuationTable(Table):
@@ -183,8 +184,23 @@ class TimingTable(Table):
     """Share of a budget that un-capping may hand out per second, and share of the servers that may be un-clocked."""
 
 
+class RecordedTable(Table):
+    """How recordings of power (`replay --power`) are read as work of the servers with role `recorded`."""
+
+    of: Literal["server", "row"] = "server"
+    """What one recorded source is: a server, or a row whose power these servers share evenly."""
+    together: bool = True
+    """All servers of a recording are one job, as training is: as fast as its slowest server."""
+    clock_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Clock cap over full clock under which it was recorded. What was drawn under a power limit says nothing about what
+    was wanted: record without one."""
+
+
 class WorkloadTable(Table):
     """Parameters of built-in workloads."""
+
+    recorded: RecordedTable = RecordedTable()
+    """How recorded power is read."""
 
     six_weeks: dict[str, float] = Field(default={}, alias="six-weeks")
     """Overrides for `--requests six-weeks`."""
@@ -215,6 +231,7 @@ TABLES: dict[str, type[Table]] = {
     "slo.*": SloTable,
     "timing": TimingTable,
     "workload": WorkloadTable,
+    "workload.recorded": RecordedTable,
 }
 """Tables whose keys are fixed, by path; `*` is a name or an index."""
 
@@ -361,6 +378,7 @@ def _site(file: SiteFile, folder: FilePath) -> Site:
         slo=slo,
         policy=file.policy,
         workload=file.workload.six_weeks,
+        recorded=RecordedWork(**file.workload.recorded.model_dump(exclude_unset=True)),
     )
 
 

@@ -76,12 +76,17 @@ def _table(path: str, table: type[Table]) -> Iterator[str]:
     yield "|---|---|---|---|"
     meanings = _field_docstrings(table)
     for name, field in table.model_fields.items():
-        if isinstance(field.default, Table):
+        if isinstance(field.default, Table) or _is_table(field.annotation):
             continue
         kind = _kind(field.annotation, field.metadata)
         default = _path_default(name) if table is config.ActuationTable else _default(field.get_default())
         yield f"| `{field.alias or name}` | {kind} | {default} | {meanings[name]} |"
     yield ""
+
+
+def _is_table(annotation: Any) -> bool:
+    """Whether a key holds a table of its own, which has its own heading."""
+    return any(isinstance(one, type) and issubclass(one, Table) for one in get_args(annotation))
 
 
 def _heading(path: str) -> str:

@@ -15,7 +15,7 @@ from daemon.failures import UsageError
 from daemon.outputs import check_writable
 from policies import POLICIES
 from sim_backend.profile import load_profile
-from sim_backend.site import PATH_DEFAULTS, Guarantee, ServerGroup, Site
+from sim_backend.site import PATH_DEFAULTS, RECORDED, Guarantee, ServerGroup, Site
 from sim_backend.site import Path as CommandPath
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SIX_WEEKS = "six-weeks"
 SIX_WEEKS_DAYS = 42
 """Length of the built-in workload: POLCA's evaluation, 2023-06-21 to 08-02."""
+SAID = ("requests", "power", "power_format", "site", "policy", "add_servers", "guarantee", "actuation", "other_w")
+"""Options that the command to run again always says, if given."""
 WHOLE_HOUR = 1e-6
 """Hours that rounding may add: a third of a day is not a whole number of hours in binary."""
 
@@ -46,17 +48,20 @@ def plan(options: ReplayOptions) -> Plan:
         UsageError: options that are missing, unknown or contradict each other; outputs that cannot be written.
         ConfigError: the site.
     """
-    requests, site_path, policy = _required(options)
+    site_path, policy = _required(options)
+    requests = options.requests
     policies = _names("--policy", policy, POLICIES)
     ratios = _ratios(options.add_servers)
     _ranges(options)
-    trace = None if requests == SIX_WEEKS else Path(requests)
+    power = _paths(options.power)
+    inputs = {"--requests": None if requests in (SIX_WEEKS, None) else Path(requests), "--site": site_path}
     check_writable(
         {"--json": options.json, "--html": options.html, "--record": options.record},
-        {"--requests": trace, "--site": site_path},
+        inputs | {f"--power {path}": Path(path) for path in power},
     )
     document = read_site(site_path)
     site = _variant(document.site, options)
+    _roles(site, requests, power)
     guarantees = _guarantees(options, site)
     warnings: list[str] = []
     for guarantee in guarantees:
@@ -77,6 +82,8 @@ def plan(options: ReplayOptions) -> Plan:
         start_day=options.start_day,
         rate=options.rate,
         compress_time=options.compress_time,
+        power=power,
+        power_format=options.power_format,
         processes=options.processes,
         journal=options.record,
         command=command(options),
@@ -87,7 +94,7 @@ def plan(options: ReplayOptions) -> Plan:
 def command(options: ReplayOptions) -> str:
     """The command line that gives the same figures; where they are written and by how many processes is left out."""
     words = ["overwatt", "replay"]
-    for name in ("requests", "site", "policy", "add_servers", "guarantee", "actuation", "other_w"):
+    for name in SAID:
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value) if not isinstance(value, float) else f"{value:g}"]
@@ -104,14 +111,37 @@ def command(options: ReplayOptions) -> str:
     return shlex.join(words)
 
 
-def _required(options: ReplayOptions) -> tuple[str, Path, str]:
-    if options.requests is None:
-        raise UsageError(f"--requests is missing: name a trace, or {SIX_WEEKS} for the built-in workload")
+def _required(options: ReplayOptions) -> tuple[Path, str]:
+    if options.requests is None and options.power is None:
+        raise UsageError(
+            f"--requests is missing: name a trace, or {SIX_WEEKS} for the built-in workload; or --power recordings"
+        )
     if options.site is None:
         raise UsageError("--site is missing: name a site file; docs/examples has some to start from")
     if options.policy is None:
         raise UsageError(f"--policy is missing: name one or more of {', '.join(POLICIES)}, with commas between")
-    return options.requests, options.site, options.policy
+    return options.site, options.policy
+
+
+def _paths(text: str | None) -> tuple[str, ...]:
+    """The comma-separated files in `text`."""
+    return () if text is None else tuple(path.strip() for path in text.split(","))
+
+
+def _roles(site: Site, requests: str | None, power: tuple[str, ...]) -> None:
+    """Every kind of server needs its kind of work, and the other way round."""
+    records = any(group.role == RECORDED for group in site.servers)
+    serves = any(group.role != RECORDED for group in site.servers)
+    if records and not power:
+        raise UsageError('--power is missing: the site has servers with role = "recorded", which do recorded work')
+    if power and not records:
+        raise UsageError('--power: no server of the site takes recorded work; give some of them role = "recorded"')
+    if serves and requests is None:
+        raise UsageError(
+            '--requests is missing: the site has servers that serve; or give all of them role = "recorded"'
+        )
+    if requests is not None and not serves:
+        raise UsageError('--requests: no server of the site serves, all have role = "recorded"; leave it out')
 
 
 def _names(option: str, text: str, known: Collection[str]) -> tuple[str, ...]:
@@ -170,6 +200,8 @@ def _ranges(options: ReplayOptions) -> None:
                 raise UsageError(
                     f"{name} changes recorded traces only; for {SIX_WEEKS} set [workload.six-weeks] in the site file"
                 )
+    elif options.requests is None and (options.rate, options.compress_time) != (1.0, 1.0):
+        raise UsageError("--rate and --compress-time change requests; recorded power is replayed as it is")
     elif options.start_day != 0.0:
         raise UsageError(f"--start-day is for {SIX_WEEKS}; a recorded trace is replayed from its first request")
 

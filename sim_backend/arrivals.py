@@ -54,6 +54,17 @@ class ArrivalSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """No requests at all, for a while."""
+
+    duration_s: float
+
+    def blocks(self) -> Iterator[Arrivals]:
+        """None."""
+        return iter(())
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What is made of a recorded trace."""
 

@@ -18,8 +18,9 @@ from policies.registry import make_policy
 from sim_backend.arrivals import ArrivalSource
 from sim_backend.fleet import Servers
 from sim_backend.meter import RowMeter
+from sim_backend.mixed_plant import build_plant
 from sim_backend.paths import Actuators
-from sim_backend.plant import Plant
+from sim_backend.recorded_load import Demand
 from sim_backend.recorder import HOUR_S, Recorder, protection_of
 from sim_backend.site import Guarantee, Path, Site
 
@@ -87,13 +88,20 @@ def build_cores(spec: RunSpec, servers: Servers) -> tuple[ControllerCore, AgentC
 class ClosedLoop:
     """Plant and cores of one run, advanced a second at a time."""
 
-    def __init__(self, spec: RunSpec, servers: Servers, source: ArrivalSource, journal: Journal | None = None) -> None:
-        """Everything at rest at time 0, agents at their failsafe caps."""
+    def __init__(
+        self,
+        spec: RunSpec,
+        servers: Servers,
+        source: ArrivalSource,
+        journal: Journal | None = None,
+        demand: Demand | None = None,
+    ) -> None:
+        """Everything at rest at time 0, agents at their failsafe caps; `demand` is the work of servers that record."""
         site = spec.site
         self.spec, self.site, self.servers, self.journal = spec, site, servers, journal
         self.steps = int(source.duration_s)
         self.in_band = site.actuation.path is Path.IN_BAND
-        self.plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo, pack_to=site.pack_to)
+        self.plant = build_plant(servers, source, site, demand)
         self.controller, self.agents, path_rng = build_cores(spec, servers)
         config = self.agents.config
         self.actuators = Actuators(site.actuation, config.max_mhz, servers.constraints, path_rng)

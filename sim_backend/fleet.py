@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.agent_core import AgentConfig
-from policies.arrays import Ints, Vec
+from policies.arrays import Flags, Ints, Vec
 from policies.models.fleet import FleetModel
 from policies.policy import Fleet
 from policies.topology import Constraints, Topology
 from sim_backend.profile import Profile, load_profile
 from sim_backend.result import PRIORITIES
-from sim_backend.site import Path, ServerGroup, Site
+from sim_backend.site import RECORDED, Path, ServerGroup, Site
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +22,8 @@ class Servers:
     sku: Ints
     """Index into `profiles`."""
     priority: Ints
+    recorded: Flags
+    """Which servers do recorded work instead of serving."""
     failsafe_w: Vec
     topology: Topology
     constraints: Constraints
@@ -122,6 +124,7 @@ def build_servers(site: Site, add_pct: float) -> Servers:
         profiles=tuple(profiles),
         sku=np.repeat(np.array([variants[g.profile, g.other_w] for g in groups]), repeats).astype(np.int64),
         priority=np.repeat(np.array([PRIORITIES.index(g.priority) for g in groups]), repeats).astype(np.int64),
+        recorded=np.repeat(np.array([g.role == RECORDED for g in groups]), repeats),
         failsafe_w=failsafe_w,
         topology=topology,
         constraints=constraints,

@@ -7,6 +7,7 @@ import numpy as np
 
 from policies.arrays import Ints, Vec
 from sim_backend.histogram import Counts, curve, quantile
+from sim_backend.mixed_plant import MixedPlant
 from sim_backend.plant import Plant
 from sim_backend.result import LATENCY_METRICS, PRIORITIES, QUANTILES, LatencyCurve
 
@@ -30,7 +31,7 @@ class Outcome:
     duration_s: float
 
 
-def outcome_of(plant: Plant, hours: list[Vec]) -> Outcome:
+def outcome_of(plant: Plant | MixedPlant, hours: list[Vec]) -> Outcome:
     """Read a plant at the end of its run."""
     stats = plant.stats
     return Outcome(

@@ -27,8 +27,8 @@ class ReplayJob:
     """What the operator asks."""
 
     site: Site
-    requests: str
-    """Path of a trace, or 'six-weeks'."""
+    requests: str | None
+    """Path of a trace, or 'six-weeks'; None: recorded power alone."""
     policies: tuple[str, ...]
     guarantees: tuple[str, ...]
     add_servers_pct: tuple[float, ...]
@@ -37,6 +37,9 @@ class ReplayJob:
     start_day: float = 0.0
     rate: float = 1.0
     compress_time: float = 1.0
+    power: tuple[str, ...] = ()
+    """Recordings of power, the work of servers whose role is 'recorded'."""
+    power_format: str | None = None
     processes: int = 1
     journal: Path | None = None
     check_every: int = 0
@@ -91,6 +94,8 @@ def prepared(job: ReplayJob) -> tuple[Workload, Site]:
         low_share=site.low_share,
         overrides=dict(site.workload),
         base_servers=sum(g.count for g in site.servers),
+        power=job.power,
+        power_format=job.power_format,
     )
     if job.requests == SIX_WEEKS:
         params = SixWeeksParams().with_overrides(dict(site.workload))
@@ -124,7 +129,7 @@ def _check_length(workload: Workload, site: Site) -> None:
     lasts_s = workload.source(workload.base_servers).duration_s
     if lasts_s < least_s:
         raise DataError(
-            f"{workload.requests}: {lasts_s:.3g} s are simulated, but the first reading of the meter comes after "
+            f"{workload.name}: {lasts_s:.3g} s are simulated, but the first reading of the meter comes after "
             f"{least_s} s: give a longer trace, or more --days"
         )
 
@@ -219,7 +224,7 @@ def _header(job: ReplayJob, site: Site, study: str, references: dict[float, Refe
     return {
         "site": site.name,
         "domain": study,
-        "workload": job.requests,
+        "workload": " + ".join((*([] if job.requests is None else [job.requests]), *job.power)),
         "seed": job.seed,
         "days": job.days,
         "start_day": job.start_day,

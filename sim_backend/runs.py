@@ -11,6 +11,7 @@ from policies.arrays import Vec
 from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
 from sim_backend.meter import window_means
+from sim_backend.mixed_plant import MixedPlant, build_plant
 from sim_backend.outcome import Outcome, curves, outcome_of, user_figures
 from sim_backend.plant import Plant
 from sim_backend.pool import silent
@@ -70,7 +71,7 @@ def run_reference(task: ReferenceTask, done: Done = silent) -> Reference:
     """Run uncapped, an hour at a time in compiled code."""
     servers = build_servers(task.site, task.add_pct)
     source = task.workload.source(servers.count)
-    plant = Plant(servers.profiles, servers.sku, servers.priority, source, task.site.slo, pack_to=task.site.pack_to)
+    plant = build_plant(servers, source, task.site, task.workload.demand(task.site))
     steps = int(source.duration_s)
     recorder = Recorder(steps, servers.priority)
     members = servers.constraints.servers(0)
@@ -94,7 +95,7 @@ def run_loop(task: LoopTask, done: Done = silent) -> RunResult:
     about = {"run": msgspec.to_builtins(spec), "versions": versions()}
     journal = None if task.journal is None else JournalWriter(task.journal, about)
     try:
-        loop = ClosedLoop(spec, servers, source, journal)
+        loop = ClosedLoop(spec, servers, source, journal, task.workload.demand(task.site))
         loop.run(done)
     except BaseException:
         if journal is not None:
@@ -122,6 +123,7 @@ def _result(task: LoopTask, loop: ClosedLoop) -> RunResult:
         "commands": {"sent": actuators.sent, "failed": actuators.failed, "reissued": actuators.reissued},
         **user_figures(outcome, task.reference.outcome),
         "energy_j": recorder.energy_j,
+        **_recorded_work(loop.plant),
         "seed": task.seed,
     }
     return RunResult(
@@ -135,3 +137,12 @@ def _result(task: LoopTask, loop: ClosedLoop) -> RunResult:
         latency=curves(outcome),
         latency_uncapped=curves(task.reference.outcome),
     )
+
+
+def _recorded_work(plant: Plant | MixedPlant) -> dict[str, object]:
+    """What caps cost the servers that do not serve; nothing without such servers."""
+    if isinstance(plant, Plant):
+        return {}
+    shares = plant.work_shares()
+    work = {"servers": shares.size, "done_share": float(shares.mean()), "least_done_share": float(shares.min())}
+    return {"recorded_work": work}

@@ -53,6 +53,8 @@ IN_BAND = Actuation(Path.IN_BAND, latency_s=0.05, brake_latency_s=0.05)
 PATH_DEFAULTS = {Path.OUT_OF_BAND: OUT_OF_BAND, Path.IN_BAND: IN_BAND}
 
 
+RECORDED = "recorded"
+"""Role of servers that do not serve: their work is a recording of power, and they can only be power-capped."""
 POINTS = "points"
 """The curve of a device whose points the site file gives."""
 
@@ -126,7 +128,19 @@ class ServerGroup:
     other_w: float | None = None
     """Overrides the profile's non-GPU watts."""
     role: str = "mixed"
-    """Phases its engine runs: 'mixed' is prefill and decode in the same batches, the one kind simulated so far."""
+    """What they do: 'mixed' serves, prefill and decode in the same batches; `RECORDED` is recorded work."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedWork:
+    """How recordings of power are read as work."""
+
+    of: str = "server"
+    """What one recorded source is: a 'server', or a 'row' whose power the recorded servers share evenly."""
+    together: bool = True
+    """All servers of a recording are one job, which is as fast as its slowest server."""
+    clock_ratio: float = 1.0
+    """Clock cap over full clock under which it was recorded: what was drawn was that much less than wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ class Site:
     """Overrides of policy parameters, by policy name."""
     workload: dict[str, float] = field(default_factory=dict)
     """Overrides of the parameters of the built-in workload."""
+    recorded: RecordedWork = field(default_factory=RecordedWork)
 
     def domain(self, name: str) -> Domain:
         """The domain called `name`."""

@@ -19,6 +19,19 @@ class ReplayOptions:
             "token_size), or the built-in workload. A file of that name: ./six-weeks.",
         ),
     ] = None
+    power: Annotated[
+        str | None,
+        Option(
+            metavar="FILE[,FILE]",
+            help="Recorded power (any format of overwatt import) as the work of the site's servers with "
+            'role = "recorded": co-located work that can only be power-capped. With or without --requests.',
+            show_default=False,
+        ),
+    ] = None
+    power_format: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Format of --power, instead of finding out.", show_default=False),
+    ] = None
     site: Annotated[Path | None, Option(metavar="SITE.toml", help="Site file; see overwatt check-config.")] = None
     policy: Annotated[
         str | None,

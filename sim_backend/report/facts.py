@@ -36,6 +36,7 @@ _WORDS = {
     "slo_attainment_ratio": "Requests that met all targets",
     "requests": "Requests",
     "energy_j": "Energy of all servers",
+    "recorded_work": "Recorded work",
     "seed": "Seed",
 }
 _PARTS = {"high": "high priority", "low": "low priority", "p50": "P50", "p90": "P90", "p99": "P99"}

@@ -15,7 +15,7 @@ from sim_backend.report.atomic import write_whole
 from sim_backend.report.facts import facts, value_text
 from sim_backend.report.headline import all_carried, best, capital, finding, uncontrolled
 from sim_backend.report.json_out import plain
-from sim_backend.report.table import COLUMNS, Row, added, legend, row, section_title
+from sim_backend.report.table import Row, added, columns, legend, row, section_title
 from sim_backend.report.verdict import T1_RATIO, T2_RATIO, Held, Outcome, figure, held, limits_of, sections
 from sim_backend.result import ReplayResult, RunResult
 
@@ -35,7 +35,8 @@ def write(result: ReplayResult, path: str | Path) -> None:
 def render(result: ReplayResult) -> str:
     """The whole page; a pure function of `result`."""
     header, limits, answers = result.header, limits_of(result.header), held(result)
-    rows = [row(run, limits) for run in result.runs]
+    head = columns(result)
+    rows = [row(run, limits, head) for run in result.runs]
     styles, scripts = [asset(name) for name in STYLES], [asset(name) for name in SCRIPTS]
     return _template().render(
         policy=_content_policy(styles, scripts),
@@ -48,7 +49,7 @@ def render(result: ReplayResult) -> str:
         without=uncontrolled(header),
         limits=", ".join(limit.words for limit in limits),
         legend=legend(limits),
-        columns=COLUMNS,
+        columns=head,
         sections=_sections(result, rows, answers),
         names=[run_name(run) for run in result.runs],
         assumptions=_assumptions(header),

@@ -23,6 +23,8 @@ class Column:
     text: Callable[[float], str]
     limit: str | None = None
     """Name of the limit this figure is held against."""
+    rare: bool = False
+    """Left out where no run has the figure."""
 
 
 def _count(value: float) -> str:
@@ -59,7 +61,14 @@ COLUMNS = (
     Column(("LP thr.", "%"), ("throughput_change_pct", "low"), _change_pct),
     Column(("HP cap", "h"), ("capped_s", "high"), _hours),
     Column(("LP cap", "h"), ("capped_s", "low"), _hours),
+    Column(("work", "done %"), ("recorded_work", "done_share"), _share_pct, rare=True),
 )
+
+
+def columns(result: ReplayResult) -> tuple[Column, ...]:
+    """The columns for these runs."""
+    told = {c.path for c in COLUMNS if c.rare for run in result.runs if figure(run.figures, c.path) is not None}
+    return tuple(column for column in COLUMNS if not column.rare or column.path in told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +82,15 @@ class Row:
     """Per cell, whether it breaks its limit."""
 
 
-def row(run: RunResult, limits: Sequence[Limit]) -> Row:
-    """Write out the figures of `run` and hold them against `limits`."""
+def row(run: RunResult, limits: Sequence[Limit], shown: Sequence[Column]) -> Row:
+    """Write out the figures of `run` that are `shown` and hold them against `limits`."""
     verdict = judge(run, limits)
-    values = [figure(run.figures, column.path) for column in COLUMNS]
+    values = [figure(run.figures, column.path) for column in shown]
     return Row(
         run,
         verdict,
-        tuple(NO_FIGURE if v is None else c.text(v) for c, v in zip(COLUMNS, values, strict=True)),
-        tuple(column.limit in verdict.broken for column in COLUMNS),
+        tuple(NO_FIGURE if v is None else c.text(v) for c, v in zip(shown, values, strict=True)),
+        tuple(column.limit in verdict.broken for column in shown),
     )
 
 
@@ -100,22 +109,22 @@ def legend(limits: Sequence[Limit]) -> str:
     return (
         f"Limits: {', '.join(limit.words for limit in limits)}. P50 and P99: change of end-to-end time against the "
         "same fleet uncapped; HP, LP: high, low priority; thr.: change of generated tokens per second; cap h: mean "
-        "hours a server spent under a cap."
+        "hours a server spent under a cap; work done: by servers that do recorded work, of what they do uncapped."
     )
 
 
 def render(result: ReplayResult) -> str:
     """The table as plain text: no colour, no escape sequence; a figure that breaks its limit ends in `!`."""
-    limits = limits_of(result.header)
+    limits, head = limits_of(result.header), columns(result)
     parts = [*sentences(result), ""]
     titles = [
-        ["", "", "", *(column.title[0] for column in COLUMNS), "within"],
-        ["policy", "added", "servers", *(column.title[1] for column in COLUMNS), "limits"],
+        ["", "", "", *(column.title[0] for column in head), "within"],
+        ["policy", "added", "servers", *(column.title[1] for column in head), "limits"],
     ]
     for (guarantee, actuation), runs in sections(result).items():
         rows = []
         for run in runs:
-            one = row(run, limits)
+            one = row(run, limits, head)
             cells = [cell + BROKEN_MARK if bad else cell + " " for cell, bad in zip(one.cells, one.broken, strict=True)]
             rows.append([run.policy, f"{added(run.add_servers_pct)} ", f"{run.servers} ", *cells, one.verdict.words])
         parts += [section_title(guarantee, actuation), *_aligned(titles, rows), ""]
@@ -138,14 +147,14 @@ def _aligned(titles: list[list[str]], rows: list[list[str]]) -> list[str]:
 
 def markdown(result: ReplayResult) -> str:
     """The table as Markdown, one per guarantee and path; a figure that breaks its limit is bold."""
-    limits = limits_of(result.header)
-    titles = ["policy", "added", "servers", *(" ".join(filter(None, c.title)) for c in COLUMNS), "within limits"]
+    limits, head = limits_of(result.header), columns(result)
+    titles = ["policy", "added", "servers", *(" ".join(filter(None, c.title)) for c in head), "within limits"]
     parts = [*sentences(result), ""]
     for (guarantee, actuation), runs in sections(result).items():
         parts += [f"**{capital(section_title(guarantee, actuation))}**", ""]
         parts += [_markdown_line(titles), "|---|" + "---:|" * (len(titles) - 2) + "---|"]
         for run in runs:
-            one = row(run, limits)
+            one = row(run, limits, head)
             cells = [f"**{cell}**" if bad else cell for cell, bad in zip(one.cells, one.broken, strict=True)]
             cells = [run.policy, added(run.add_servers_pct), str(run.servers), *cells, one.verdict.words]
             parts.append(_markdown_line(cells))
@@ -168,7 +177,7 @@ def show(result: ReplayResult, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    limits = limits_of(result.header)
+    limits, head = limits_of(result.header), columns(result)
     console = Console(file=stream, highlight=False)
     for sentence in sentences(result):
         console.print(sentence, markup=False)
@@ -176,11 +185,11 @@ def show(result: ReplayResult, stream: TextIO) -> None:
         table = Table(title=section_title(guarantee, actuation), box=box.SIMPLE_HEAD, title_justify="left")
         for title in ("policy", "added", "servers"):
             table.add_column(title, justify="left" if title == "policy" else "right", no_wrap=title != "policy")
-        for column in COLUMNS:
+        for column in head:
             table.add_column("\n".join(column.title).strip(), justify="right", no_wrap=True)
         table.add_column("within\nlimits")
         for run in runs:
-            table.add_row(*_coloured(row(run, limits)))
+            table.add_row(*_coloured(row(run, limits, head)))
         console.print(table)
     console.print(f"{BROKEN_MARK} breaks its limit. {legend(limits)}", style="dim", markup=False)
 

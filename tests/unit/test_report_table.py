@@ -56,7 +56,7 @@ def test_a_good_run_says_yes_and_carries_no_mark() -> None:
 
 def test_a_missing_figure_is_a_dash() -> None:
     bare = RunResult("polca", 0.0, 40, "in-band", "hard", {"brakes": 0})
-    one = table.row(bare, limits_of({}))
+    one = table.row(bare, limits_of({}), table.COLUMNS)
     assert one.cells[0] == "0"
     assert set(one.cells[1:]) == {"-"}
     assert table.render(ReplayResult({}, (bare,)))
@@ -64,7 +64,9 @@ def test_a_missing_figure_is_a_dash() -> None:
 
 def test_a_change_near_its_limit_is_not_rounded_onto_it() -> None:
     change = {"high": {"p50": 0.96, "p99": -0.001}, "low": {"p50": 12.34, "p99": 1.0}}
-    one = table.row(RunResult("p", 0.0, 1, "in-band", "hard", {"latency_change_pct": change}), limits_of({}))
+    one = table.row(
+        RunResult("p", 0.0, 1, "in-band", "hard", {"latency_change_pct": change}), limits_of({}), table.COLUMNS
+    )
     assert one.cells[3:7] == ("+0.96", "+0.00", "+12.3", "+1.00")
 
 
