@@ -95,15 +95,27 @@ def split(text: str, name: str, number: int) -> list[str]:
         fail(name, number, "a quote is not closed; remove it or close it")
 
 
+def is_header(line: bytes) -> bool:
+    """Whether the line names the columns of one of the schemas."""
+    cells = [cell.strip(' "\r') for cell in line.decode("utf-8-sig", "replace").split(",")]
+    return _schema_of(cells) is not None
+
+
 def read_schema(line: bytes, name: str) -> Schema:
     """Find the columns in the header."""
     text = decode(line, name, 1)
-    cells = split(text, name, 1)
+    schema = _schema_of(split(text, name, 1))
+    if schema is None:
+        fail(name, 1, f"unknown header {shown(text)}; the first line must name the columns {EXPECTED}")
+    return schema
+
+
+def _schema_of(cells: list[str]) -> Schema | None:
     for clock, wanted in ((True, CLOCK_COLUMNS), (False, SECONDS_COLUMNS)):
         if all(cells.count(column) == 1 for column in wanted):
             time_at, prompt_at, output_at = (cells.index(column) for column in wanted)
             return Schema(len(cells), time_at, prompt_at, output_at, clock)
-    fail(name, 1, f"unknown header {shown(text)}; the first line must name the columns {EXPECTED}")
+    return None
 
 
 def parse_block(block: bytes, schema: Schema, name: str, first_line: int) -> Rows:
