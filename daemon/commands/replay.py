@@ -21,16 +21,19 @@ def replay(options: ReplayOptions) -> None:
     if options.journal is not None:
         _verify(options)
         return
-    # Imported here, as below: help and refusals need not wait for what only a run needs.
+    # Imported here, as below: help and refusals need not wait for what only a run needs, and whoever watches sees at
+    # once that something happens. The compiler comes last: loading it takes as long as all the rest.
     from daemon.progress import progress_bar
-    from daemon.replay_job import plan
-
-    planned = plan(options)
-    for line in planned.warnings:
-        print(f"overwatt: warning: {line}", file=sys.stderr)
-    from sim_backend.replay import run_replay
 
     with progress_bar() as progress:
+        progress(0.0, "reading")
+        from daemon.replay_job import plan
+
+        planned = plan(options)
+        for line in planned.warnings:
+            print(f"overwatt: warning: {line}", file=sys.stderr)
+        from sim_backend.replay import run_replay
+
         result = run_replay(planned.job, progress)
     if options.json is not None:
         from sim_backend.report import json_out
