@@ -1,0 +1,114 @@
+"""Parquet with one reading per row: what `overwatt import -o` writes, and tables of others with columns named alike.
+
+pyarrow is needed for it (extra `parquet`) and is imported only when such a file is met.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from telemetry.power_rows import Clock, Floats, PowerRows, Sources
+from telemetry.trace_file import fail, printable
+
+MAGIC = b"PAR1"
+BATCH_ROWS = 64 * 1024
+CLOCK_KEY = b"overwatt.clock"
+"""Where in the file's metadata it is written what the times count from."""
+TIMES = ("time_s", "t_s", "time_ms", "timestamp")
+WATTS = ("power_w", "drawn_w", "node_power_w", "gpu_power_w")
+NAMES = ("source", "sensor", "hostname", "host", "server", "node", "uuid", "gpu")
+MAX_ROW_GROUP_BYTES = 64 * 2**20
+"""Of the columns that are read; a group is unpacked as a whole."""
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Whether the file is Parquet and has a column of watts."""
+    if not head.startswith(MAGIC):
+        return False
+    try:
+        columns = _opened(path).schema_arrow.names
+    except Exception:  # noqa: BLE001 -- pyarrow raises of many kinds; `read` then says what is wrong
+        return True
+    return any(column in columns for column in WATTS)
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow.parquet as parquet
+
+    return parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
+
+
+def read(path: Path) -> Iterator[PowerRows]:
+    """Readings of a Parquet file; DataError where it is damaged or lacks a column."""
+    name = printable(path)
+    try:
+        import pyarrow as arrow
+    except ImportError:
+        fail(name, None, "reading Parquet needs pyarrow; install overwatt[parquet]")
+    try:
+        yield from _read(path, name)
+    except (arrow.ArrowException, OSError, OverflowError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split())[:120]
+        fail(name, None, f"damaged Parquet, or columns of other types ({words}); fetch or export the file again")
+
+
+def _read(path: Path, name: str) -> Iterator[PowerRows]:
+    file = _opened(path)
+    columns = file.schema_arrow.names
+    time_at = next((each for each in TIMES if each in columns), None)
+    power_at = next((each for each in WATTS if each in columns), None)
+    if time_at is None or power_at is None:
+        fail(name, None, f"needs columns time_s and power_w (and source), has {', '.join(columns[:20])}; rename them")
+    named = [each for each in NAMES if each in columns]
+    read_columns = [time_at, power_at, *named]
+    _check_groups(file, read_columns, name)
+    sources = Sources(printable(path))
+    clock: Clock | None = _said(file)
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=read_columns, use_threads=False):
+        if batch.num_rows == 0:
+            continue
+        time_s = _seconds(batch.column(time_at)) * (1e-3 if time_at.endswith("_ms") else 1.0)
+        if not np.isfinite(time_s).all():
+            fail(name, None, "a reading has no time; remove such rows")
+        if clock is None:
+            clock = "unix" if time_s[0] >= 5e8 else "start"
+        parts = [batch.column(each).to_pylist() for each in named]
+        names = ["/".join(str(part) for part in row) for row in zip(*parts, strict=True)] or [""] * batch.num_rows
+        yield PowerRows(sources, sources.indices(names), time_s, _floats(batch.column(power_at)), clock)
+
+
+def _said(file: Any) -> Clock | None:
+    """What the file itself says its times count from."""
+    word = (file.schema_arrow.metadata or {}).get(CLOCK_KEY, b"")
+    known: dict[bytes, Clock] = {b"unix": "unix", b"local": "local", b"start": "start", b"none": "start"}
+    return known.get(word)
+
+
+def _check_groups(file: Any, columns: list[str], name: str) -> None:
+    layout = file.metadata
+    for group in range(layout.num_row_groups):
+        chunks = [layout.row_group(group).column(at) for at in range(layout.num_columns)]
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+        if size > MAX_ROW_GROUP_BYTES:
+            fail(
+                name,
+                None,
+                f"a row group has {size / 2**20:.0f} MiB; write it with row groups of at most 1,000,000 rows",
+            )
+
+
+def _seconds(column: Any) -> Floats:
+    """Times as seconds: numbers as they are, Arrow timestamps from 1970."""
+    import pyarrow as arrow
+
+    if arrow.types.is_timestamp(column.type):
+        return np.asarray(column.cast(arrow.timestamp("ns")).cast(arrow.int64()).to_numpy(zero_copy_only=False) / 1e9)
+    return _floats(column)
+
+
+def _floats(column: Any) -> Floats:
+    import pyarrow as arrow
+
+    return np.asarray(column.cast(arrow.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
