@@ -1,4 +1,7 @@
-"""Where each number lies in the packed arrays that the compiled plant works on."""
+"""Where each number lies in the packed rows that the compiled plant works on."""
+
+from collections.abc import Sequence
+from typing import Annotated, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,94 +9,187 @@ from numpy.typing import NDArray
 from sim_backend.profile import Profile
 
 # A call into compiled code costs time per argument, and the plant is called every simulated second: so parameters,
-# servers and requests are rows of few wide arrays. Floats and ints of a server (or request) share its row: the same
-# memory is viewed as float64 and as int64, and each word is used through one of the two views only.
+# servers and requests are rows of few arrays. How fast the plant is depends on how few lines of cache (64 bytes) an
+# event has to touch, at a thousand servers more than on anything else: hence 32 bits where they suffice, and rows
+# ordered by who needs what. A class below is the layout of one row; compiled code reads its fields by name.
 
-# Parameters of a profile.
-PARAM_FIELDS = (
-    "gpus",
-    "tdp_w",
-    "idle_w",
-    "other_w",
-    "min_clock_ratio",
-    "kv_tokens",
-    "max_batch",
-    "max_batch_tokens",
-    "mixed_batch_factor",
-    "prefill_base_s",
-    "prefill_per_token_s",
-    "prefill_per_token2_s",
-    "prefill_clock_share",
-    "decode_base_s",
-    "decode_per_request_s",
-    "decode_per_context_s",
-    "decode_clock_share",
-    "prefill_at_128",
-    "prefill_per_octave",
-    "prefill_ceiling",
-    "decode_ratio",
-    "prefill_static_share",
-    "prefill_exponent",
-    "decode_static_share",
-    "decode_exponent",
-)
-NPARAM = 25
-(P_GPUS, P_TDP_W, P_IDLE_W, P_OTHER_W, P_MIN_CLOCK_RATIO) = range(5)
-(P_KV_TOKENS, P_MAX_BATCH, P_MAX_BATCH_TOKENS, P_MIXED_BATCH_FACTOR) = range(5, 9)
-(P_PREFILL_BASE_S, P_PREFILL_PER_TOKEN_S, P_PREFILL_PER_TOKEN2_S, P_PREFILL_CLOCK_SHARE) = range(9, 13)
-(P_DECODE_BASE_S, P_DECODE_PER_REQUEST_S, P_DECODE_PER_CONTEXT_S, P_DECODE_CLOCK_SHARE) = range(13, 17)
-(P_PREFILL_AT_128, P_PREFILL_PER_OCTAVE, P_PREFILL_CEILING, P_DECODE_RATIO) = range(17, 21)
-(P_PREFILL_STATIC_SHARE, P_PREFILL_EXPONENT, P_DECODE_STATIC_SHARE, P_DECODE_EXPONENT) = range(21, 25)
+Real = Annotated[float, np.float64]
+Whole = Annotated[int, np.int64]
+Short = Annotated[int, np.int32]
+Flag = Annotated[int, np.uint8]
 
-# A server: floats F_*, ints I_*; the first eight words of each kind are what every event touches.
-NSERVER = 40
-(
-    F_BOOKED_S,  # power is booked up to here
-    F_DRAWN_W,  # and stays at this until the next event
-    F_ENERGY_J,  # booked since the last take
-    F_BASE_S,  # when the present run of iterations began, or was last rescaled by a cap
-    F_REMAINING,  # share of its first iteration still to do then, (0, 1]
-    F_TOKEN_S,  # when the last token came out
-    F_FIRST_S,  # decode: first iteration at full clock; prefill: the iteration as capped
-    F_GROWTH_S,  # decode: what each iteration adds to the next, at full clock
-    F_DECODE_SLOWDOWN,
-    F_DECODE_W,  # server watts while decoding
-    F_PREFILL_SLOWDOWN,  # by the clock cap alone
-    F_PREFILL_FACTOR,  # of power, likewise
-    F_CLOCK_RATIO,  # the cap as the GPU understands it, [floor, 1]
-    F_DECODE_CLOCK_RATIO,  # after clock cap and power limit
-    F_IDLE_W,
-    F_GIVEN_CLOCK_RATIO,  # as last commanded, to notice changes
-    F_GIVEN_LIMIT_W,
-) = range(17)
-(
-    I_MODE,
-    I_STEPS,  # iterations in the present run
-    I_BATCH,  # residents: requests that have their first token and want more
-    I_BATCH_HIGH,  # of them high priority
-    I_CONTEXT,  # tokens of the residents so far
-    I_KV,  # reserved KV tokens, residents and admitted
-    I_ITERATION,  # iterations in which residents gained a token, ever
-    I_HEAD,  # queue of requests without a first token
-    I_TAIL,
-    I_QUEUE,  # its length
-    I_ADMITTED,  # how many at its head are in the present prefill
-    I_OUTSTANDING,  # queue and residents
-    I_LAST_CHOSEN,  # the router's count when it last chose this server
-    I_PROFILE,
-    I_TOKENS,  # batched in the present prefill
-    I_PRIORITY,
-    I_BUSY,  # worked since the last take
-) = range(17, 34)
+Rows = NDArray[np.void]
+
+
+def row_type(row: type) -> np.dtype[np.void]:
+    """The layout of the rows that `row` describes, field by field."""
+    hints = get_type_hints(row, include_extras=True)
+    return np.dtype([(name, get_args(hint)[1]) for name, hint in hints.items()], align=True)
+
+
+class Params:
+    """What all servers of a kind have in common; fields that a `Profile` has too mean the same."""
+
+    gpus: Real
+    tdp_w: Real
+    idle_w: Real
+    other_w: Real
+    mixed_batch_factor: Real
+    prefill_base_s: Real
+    prefill_per_token_s: Real
+    prefill_per_token2_s: Real
+    prefill_clock_share: Real
+    decode_base_s: Real
+    decode_per_request_s: Real
+    decode_per_context_s: Real
+    decode_clock_share: Real
+    prefill_at_128: Real
+    prefill_per_octave: Real
+    prefill_ceiling: Real
+    decode_ratio: Real
+    prefill_static_share: Real
+    prefill_exponent: Real
+    decode_static_share: Real
+    decode_exponent: Real
+    kv_tokens: Whole
+    max_batch: Whole
+    max_batch_tokens: Whole
+    min_limit_w: Real
+    min_clock_ratio: Real
+    idle_server_w: Real
+    limiter_gain: Real
+    """Share of the excess that a step of the limiter takes away; 0: limits bind at once."""
+    peak_w: Real
+    """What a GPU draws at most at full clock; a limit above this needs no watching."""
+    has_model: Whole
+    """1: the fields below say what iterations cost, not those above."""
+    host_s: Real
+    host_per_request_s: Real
+    link_s: Real
+    link_per_token_s: Real
+    linear_compute_s: Real
+    linear_compute_per_token_s: Real
+    linear_memory_per_token_s: Real
+    attention_compute_per_pair_s: Real
+    attention_memory_per_context_s: Real
+    attention_compute_per_context_s: Real
+    overlap: Real
+    memory_knee: Real
+    active_w: Real
+    compute_w: Real
+    memory_w: Real
+    exponent: Real
+    head_memory_s: Real
+    head_compute_per_request_s: Real
+    state_memory_per_request_s: Real
+    window_tokens: Real
+    window_share: Real
+    busy_per_request_s: Real
+    prompt_s: Real
+    table: Whole
+    """Where its `linear_memory_s` begins among the tables of all kinds."""
+    table_last: Whole
+    """Index of the last entry of its table."""
+
+
+class Server:
+    """One serving engine: three lines of cache."""
+
+    energy_j: Real
+    """Booked since the last take."""
+    booked_s: Real
+    """Power is booked up to here."""
+    drawn_w: Real
+    """And stays at this until the next event."""
+    base_s: Real
+    """When the present run of iterations began, or was last rescaled by a cap."""
+    remaining: Real
+    """Share of its first iteration still to do then, (0, 1]."""
+    token_s: Real
+    """When the last token came out."""
+    first_s: Real
+    """Decode: the first iteration, before `decode_slowdown`; prefill: the iteration as capped."""
+    growth_s: Real
+    """Decode: what each iteration adds to the next, before `decode_slowdown`."""
+    # --
+    iteration: Whole
+    """Iterations in which residents gained a token, ever."""
+    last_chosen: Whole
+    """The router's count when it last chose this server."""
+    steps: Short
+    """Iterations in the present run."""
+    batch: Short
+    """Residents: requests that have their first token and want more."""
+    batch_high: Short
+    """Of them high priority."""
+    context: Short
+    """Tokens of the residents so far."""
+    kv: Short
+    """Reserved KV tokens, residents and admitted."""
+    head: Short
+    """Queue of requests without a first token."""
+    tail: Short
+    queue: Short
+    """Its length."""
+    admitted: Short
+    """How many at its head are in the present prefill."""
+    outstanding: Short
+    """Queue and residents."""
+    tokens: Short
+    """Batched in the present prefill."""
+    mode: Flag
+    busy: Flag
+    """Worked since the last take."""
+    priority: Flag
+    profile: Flag
+    # -- What the caps in force mean.
+    decode_slowdown: Real
+    """1 under an iteration model, which states its times as capped."""
+    decode_w: Real
+    """Server watts while decoding; an iteration model has others for each batch."""
+    prefill_slowdown: Real
+    """By the clock cap alone; under an iteration model the stretch of memory-bound work."""
+    prefill_factor: Real
+    """Of prefill power, likewise; under an iteration model of all power that goes with the clock."""
+    clock_ratio: Real
+    """Of decodes, after clock cap and power limit."""
+    limit_w: Real
+    """Per GPU, binding at once; inf where there is none or a limiter follows it."""
+    given_clock_ratio: Real
+    """As last commanded, to notice changes."""
+    given_limit_w: Real
+
+
+class Limiter:
+    """The firmware of one server's GPUs that regulates their draw to a power limit."""
+
+    clock_ratio: Real
+    """The clock it allows."""
+    since_s: Real
+    """Its last step."""
+    mark_j: Real
+    """What the server had booked then."""
+    limit_w: Real
+    """Per GPU, as the firmware understands it; inf: nothing to watch."""
+
+
+class Request:
+    """A request in flight: half a line of cache."""
+
+    arrival_s: Real
+    ttft_s: Real
+    prompt: Short
+    output: Short
+    behind: Short
+    """The one behind it in the queue, or in the list of free rows."""
+    priority: Short
+
+
 IDLE, DECODE, PREFILL = range(3)
-
-# A request in flight: one line of cache.
-NREQUEST = 8
-R_ARRIVAL_S, R_TTFT_S = range(2)
-R_PROMPT, R_OUTPUT, R_PRIORITY, R_NEXT, R_INDEX = range(2, 7)
+PARAMS, SERVER, LIMITER, REQUEST = (row_type(row) for row in (Params, Server, Limiter, Request))
 
 # What the compiled loop remembers between calls.
-NCONTROL = 8
+NCONTROL = 16
 (
     C_CURSOR,  # next row of the block of arrivals
     C_LAST,  # 1: no block follows
@@ -103,7 +199,9 @@ NCONTROL = 8
     C_STEP,  # of the schedule being run
     C_TAKEN,  # 1: the energies were taken and nothing has happened since
     C_PACK_TO,  # outstanding requests to which servers are filled one after the other
-) = range(NCONTROL)
+    C_LIMITED,  # servers whose limiter has something to watch
+    C_TICK,  # the limiters' next step, counted from time 0
+) = range(10)
 
 # Counters per priority.
 COUNTERS = ("arrived", "completed", "rejected", "prompt_tokens", "generated_tokens", "good")
@@ -111,11 +209,11 @@ NCOUNTER = 6
 N_ARRIVED, N_COMPLETED, N_REJECTED, N_PROMPT, N_GENERATED, N_GOOD = range(NCOUNTER)
 
 # Rows of the histograms: two per metric, low then high priority.
-NHISTOGRAM = 8
-H_TTFT, H_TBT, H_E2E, H_HOUR_E2E = 0, 2, 4, 6
+NHISTOGRAM = 6
+H_TTFT, H_TBT, H_E2E = 0, 2, 4
 
 # Why the compiled loop returned.
-REACHED, NEEDS_ARRIVALS, POOL_FULL = range(3)
+REACHED, NEEDS_ARRIVALS, POOL_FULL, HEAP_FULL = range(4)
 
 # The next completion of a server is the least of iteration << SLOT_BITS | request: 2**28 requests in flight, and
 # 2**35 iterations, which is 30 years of one millisecond each.
@@ -124,14 +222,39 @@ SLOT_MASK = (1 << SLOT_BITS) - 1
 # The router takes the least of outstanding << CHOSEN_BITS | last chosen: 2**40 requests in all.
 CHOSEN_BITS = 40
 NEVER = 1 << 62
+MOST_TOKENS = 2**31 - 1
+"""More than any KV cache holds; what is counted in 32 bits stays below."""
+MOST_PROFILES = 256
+
+TICK_S = 0.1
+"""Between two steps of a limiter. A tenth of its time constant: finer would cost time and show nothing."""
 
 
-def param_vector(profile: Profile) -> NDArray[np.float64]:
-    """The parameters of `profile` in the order of the `P_*` constants [NPARAM]."""
-    vector = np.empty(NPARAM)
-    for index, name in enumerate(PARAM_FIELDS):
-        if index == P_MIN_CLOCK_RATIO:
-            vector[index] = profile.min_mhz / profile.max_mhz
-        else:
-            vector[index] = getattr(profile, name)
-    return vector
+def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
+    """One row per profile, and the tables of their iteration models one behind the other."""
+    rows = np.zeros(len(profiles), PARAMS)
+    tables: list[NDArray[np.float64]] = []
+    entries = 0
+    for row, profile in zip(rows, profiles, strict=True):
+        for name in PARAMS.names or ():
+            if hasattr(profile, name):
+                row[name] = getattr(profile, name)
+        row["kv_tokens"] = min(profile.kv_tokens, MOST_TOKENS)
+        row["max_batch"] = min(profile.max_batch, MOST_TOKENS)
+        row["max_batch_tokens"] = min(profile.max_batch_tokens, MOST_TOKENS)
+        row["min_clock_ratio"] = profile.min_mhz / profile.max_mhz
+        row["peak_w"] = profile.tdp_w * max(profile.prefill_ceiling, profile.decode_ratio)
+        if profile.limiter_s > 0.0:
+            row["limiter_gain"] = -np.expm1(-TICK_S / profile.limiter_s)
+        model = profile.iteration
+        if model is not None:
+            row["has_model"] = 1
+            for name in PARAMS.names or ():
+                if hasattr(model, name):
+                    row[name] = getattr(model, name)
+            row["peak_w"] = model.idle_w + model.active_w + model.compute_w + model.memory_w
+            row["table"], row["table_last"] = entries, len(model.linear_memory_s) - 1
+            tables.append(np.asarray(model.linear_memory_s, np.float64))
+            entries += len(model.linear_memory_s)
+        row["idle_server_w"] = profile.other_w + profile.gpus * row["idle_w"]
+    return rows, np.concatenate((*tables, np.zeros(1)))

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,18 @@ from sim_backend.histogram import BINS
 from sim_backend.profile import Profile
 from sim_backend.result import PRIORITIES, Vec
 from sim_backend.site import Slo
-from sim_backend.winner_tree_kernel import leaves
+from sim_backend.winner_tree_kernel import leaves, play
 
 Ints = NDArray[np.int64]
 Columns = tuple[Vec, NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]
-State = tuple[Vec, Ints, Vec, Ints, Ints, Vec, Ints, Vec, Vec, Ints, Ints, Vec, Ints]
-"""As `engine_kernel.World`."""
+State = tuple[Any, ...]
+"""As `world_kernel.World`."""
 
 LINE_BYTES = 64
 FIRST_POOL = 1024
 """Requests in flight there is room for at the start; doubled whenever it runs out."""
+FIRST_HEAP = 16
+"""Residents of a server there is room for at the start, likewise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +37,11 @@ class PlantStats:
     counts: Ints
     """Rows are priorities, columns `params.COUNTERS`."""
     bins: Ints
+    """Histograms [params.NHISTOGRAM, BINS]."""
+    _hour_began: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hour_began", self.e2e_s.copy())
 
     def count(self, name: str) -> Ints:
         """Counter `name` per priority [2]: one of `params.COUNTERS`."""
@@ -92,9 +100,8 @@ class PlantStats:
 
     def take_hour_e2e_s(self) -> Ints:
         """Histograms of the end-to-end time of requests completed since the last call [2, BINS]."""
-        hour = self.bins[p.H_HOUR_E2E : p.H_HOUR_E2E + 2]
-        taken = hour.copy()
-        hour[:] = 0
+        taken: Ints = self.e2e_s - self._hour_began
+        self._hour_began[:] = self.e2e_s
         return taken
 
 
@@ -137,11 +144,13 @@ class Plant:
         self._record = False
         self._last_arrival_s = 0.0
         size = leaves(n)
-        self._floats, self._ints = _rows(n, p.NSERVER)
-        self._params = np.array([p.param_vector(profile) for profile in profiles])
-        self._heap = np.zeros((n, max(profile.max_batch for profile in profiles) + 1), np.int64)
-        self._ends_s = np.full(2 * size, np.inf)
-        self._loads = np.full(4 * size, p.NEVER, np.int64)
+        self._servers, self._limiters = _rows(n, p.SERVER), _rows(n, p.LIMITER)
+        self._params, self._tables = p.param_rows(profiles)
+        self._heap = _heap(n, 0, int(self._params["max_batch"].max()))
+        self._ends_s = np.full(size, np.inf)
+        self._ends_won = play(self._ends_s)
+        self._loads = np.full(2 * size, p.NEVER, np.int64)
+        self._loads_won = np.zeros(2 * size, np.int32)
         self._slo = np.full((len(PRIORITIES), 2), np.inf)
         for index, name in enumerate(PRIORITIES):
             if name in slo:
@@ -152,7 +161,8 @@ class Plant:
         self._control = np.zeros(p.NCONTROL, np.int64)
         self._control[p.C_FREE] = -1
         self._control[p.C_PACK_TO] = pack_to
-        self._pool_floats, self._pool_ints = _rows(0, p.NREQUEST)
+        self._requests = _rows(0, p.REQUEST)
+        self._indices = np.empty(0, np.int64)
         # Compiled code is specific to layout, type and even writability: callers' caps are copied here.
         self._clock_ratio, self._limit_w = np.empty(n), np.empty(n)
         self._arrivals = _columns(None)
@@ -163,23 +173,22 @@ class Plant:
 
     def _install(self, sku: NDArray[np.integer], priority: NDArray[np.integer], size: int) -> None:
         n = len(sku)
-        self._ints[:, p.I_PROFILE] = sku
-        self._ints[:, p.I_PRIORITY] = priority
+        servers = self._servers
+        servers["profile"] = sku
+        servers["priority"] = priority
         # The first choices go through the servers in order of their index.
-        self._ints[:, p.I_LAST_CHOSEN] = np.arange(n)
+        servers["last_chosen"] = np.arange(n)
         self._control[p.C_CHOSEN] = n
         empty_rank = (int(self._control[p.C_PACK_TO]) - 1) << p.CHOSEN_BITS
         for code in range(len(PRIORITIES)):
-            tree = self._loads[2 * size * code : 2 * size * (code + 1)]
-            tree[size : size + n] = np.where(priority == code, empty_rank | self._ints[:, p.I_LAST_CHOSEN], p.NEVER)
-            for node in range(size - 1, 0, -1):
-                tree[node] = min(tree[2 * node], tree[2 * node + 1])
-        profile = self._params[sku]
-        idle_w = profile[:, p.P_OTHER_W] + profile[:, p.P_GPUS] * profile[:, p.P_IDLE_W]
-        self._floats[:, p.F_IDLE_W] = idle_w
-        self._floats[:, p.F_DRAWN_W] = idle_w
+            tree = slice(size * code, size * (code + 1))
+            self._loads[tree][:n] = np.where(priority == code, empty_rank | servers["last_chosen"], p.NEVER)
+            self._loads_won[tree] = play(self._loads[tree])
+        servers["drawn_w"] = self._params["idle_server_w"][sku]
+        self._limiters["clock_ratio"] = 1.0
+        self._limiters["limit_w"] = np.inf
         # No caps yet, so that the first ones differ.
-        self._floats[:, p.F_GIVEN_CLOCK_RATIO] = math.nan
+        servers["given_clock_ratio"] = math.nan
         self.set_caps(np.ones(n), np.full(n, np.inf))
 
     def keep_record(self) -> None:
@@ -187,27 +196,30 @@ class Plant:
         if self.stats.arrived.any():
             raise InvariantViolated("a record begins with the first request")
         self._record = True
+        self._indices = np.empty(len(self._requests), np.int64)
+        self._gather_state()
 
     @property
     def servers(self) -> int:
         """How many there are."""
-        return len(self._ints)
+        return len(self._servers)
 
     @property
     def clock_ratio(self) -> Vec:
         """Clock at which each server decodes now, under its clock cap and power limit [n]."""
-        return self._floats[:, p.F_DECODE_CLOCK_RATIO].copy()
+        clock_ratio: Vec = self._servers["clock_ratio"].copy()
+        return clock_ratio
 
     @property
     def busy(self) -> NDArray[np.bool_]:
         """Servers that worked at any time since the last take; right after it, those that worked before it [n]."""
-        result: NDArray[np.bool_] = self._ints[:, p.I_BUSY] != 0
+        result: NDArray[np.bool_] = self._servers["busy"] != 0
         return result
 
     @property
     def outstanding(self) -> Ints:
         """Requests each server has yet to complete [n]."""
-        return self._ints[:, p.I_OUTSTANDING].copy()
+        return self._servers["outstanding"].astype(np.int64)
 
     @property
     def in_flight(self) -> Ints:
@@ -250,7 +262,7 @@ class Plant:
         mean_w = np.empty(self.servers)
         if self.now_s <= self._taken_s:
             raise InvariantViolated(f"no time has passed since the last take at {self._taken_s} s")
-        plant_kernel.take_mean_w(self.now_s, self._taken_s, mean_w, self._floats, self._control)
+        plant_kernel.take_mean_w(self.now_s, self._taken_s, mean_w, self._servers, self._limiters, self._control)
         self._taken_s = self.now_s
         return mean_w
 
@@ -267,7 +279,7 @@ class Plant:
         mean_w = np.empty((steps, self.servers))
         if start_s > self._taken_s:
             self.take_mean_w()
-        self._limit_w[:] = self._floats[:, p.F_GIVEN_LIMIT_W]
+        self._limit_w[:] = self._servers["given_limit_w"]
         schedule = np.array(clock_ratio, np.float64, order="C")
         self._control[p.C_STEP] = 0
         while True:
@@ -284,6 +296,12 @@ class Plant:
         if outcome == p.POOL_FULL:
             self._grow_pool()
             return
+        if outcome == p.HEAP_FULL:
+            old = self._heap
+            self._heap = _heap(self.servers, old.shape[1], int(self._params["max_batch"].max()))
+            self._heap[:, : old.shape[1]] = old
+            self._gather_state()
+            return
         block = next(self._blocks, None)
         self._arrivals = _columns(block)
         self._control[p.C_CURSOR] = 0
@@ -297,27 +315,32 @@ class Plant:
 
     def _grow_pool(self) -> None:
         """Double the room for requests in flight; those there keep their places."""
-        old = len(self._pool_ints)
+        old = len(self._requests)
         new = max(2 * old, FIRST_POOL)
-        floats, ints = _rows(new, p.NREQUEST)
-        ints[:old] = self._pool_ints
-        ints[old:, p.R_NEXT] = np.arange(old + 1, new + 1)
-        ints[-1, p.R_NEXT] = self._control[p.C_FREE]
+        requests = _rows(new, p.REQUEST)
+        requests[:old] = self._requests
+        requests["behind"][old:] = np.arange(old + 1, new + 1)
+        requests["behind"][-1] = self._control[p.C_FREE]
         self._control[p.C_FREE] = old
-        self._pool_floats, self._pool_ints = floats, ints
+        self._requests = requests
+        if self._record:
+            self._indices = np.concatenate((self._indices, np.empty(new - old, np.int64)))
         self._gather_state()
 
     def _gather_state(self) -> None:
         """The arguments of every call into compiled code, in the order of its `World`."""
         self._state: State = (
-            self._floats,
-            self._ints,
-            self._pool_floats,
-            self._pool_ints,
+            self._servers,
+            self._limiters,
+            self._requests,
+            self._indices,
             self._heap,
             self._ends_s,
+            self._ends_won,
             self._loads,
+            self._loads_won,
             self._params,
+            self._tables,
             self._slo,
             self._counts,
             self._bins,
@@ -326,12 +349,16 @@ class Plant:
         )
 
 
-def _rows(count: int, words: int) -> tuple[NDArray[np.float64], Ints]:
-    """Zeroed rows that begin at a cache line, viewed as floats and as ints."""
-    store = np.zeros(count * words + LINE_BYTES // 8)
-    skip = -store.ctypes.data % LINE_BYTES // 8
-    floats = store[skip : skip + count * words].reshape(count, words)
-    return floats, floats.view(np.int64)
+def _rows(count: int, layout: np.dtype[np.void]) -> p.Rows:
+    """Zeroed rows that begin at a cache line."""
+    store = np.zeros(count * layout.itemsize + LINE_BYTES, np.uint8)
+    skip = -store.ctypes.data % LINE_BYTES
+    return store[skip : skip + count * layout.itemsize].view(layout)
+
+
+def _heap(servers: int, old: int, max_batch: int) -> Ints:
+    """Room for twice as many residents of each server as `old`, but for no more than there may be."""
+    return np.zeros((servers, min(max(2 * old, FIRST_HEAP), max_batch + 1)), np.int64)
 
 
 def _columns(block: Arrivals | None) -> Columns:

@@ -9,6 +9,8 @@ from typing import Any
 
 from policies.errors import ConfigError
 from policies.models.gpu_power import clock_factor
+from policies.models.iteration import IterationModel
+from policies.models.roofline import busy_w
 
 SHIPPED = Path(__file__).parent / "profiles"
 
@@ -60,6 +62,10 @@ class Profile:
     decode_exponent: float
     provenance: dict[str, str] = field(default_factory=dict, compare=False)
     """Source of each number, by field; fit errors under `prefill_time.fit` and alike."""
+    iteration: IterationModel | None = field(default=None, compare=False)
+    """What iterations take and draw, instead of the prefill and decode numbers above; for an engine over all GPUs."""
+    limiter_s: float = 0.0
+    """Time in which the GPUs' firmware corrects most of an excess over a power limit; 0: limits bind at once."""
 
     @property
     def lowest_gpu_w(self) -> float:
@@ -68,6 +74,20 @@ class Profile:
         By the power law a long prompt draws more at the lowest clock than the lowest limit an A100 or H100 accepts.
         """
         clock_ratio = self.min_mhz / self.max_mhz
+        if self.iteration is not None:
+            model = self.iteration
+            lowest_w = busy_w(
+                model.idle_w,
+                model.active_w,
+                model.compute_w,
+                model.memory_w,
+                model.exponent,
+                clock_ratio,
+                1.0,
+                1.0,
+                1.0,
+            )
+            return max(self.min_limit_w * self.overshoot_ratio, lowest_w)
         prefill = self.prefill_ceiling * clock_factor(clock_ratio, self.prefill_static_share, self.prefill_exponent)
         decode = self.decode_ratio * clock_factor(clock_ratio, self.decode_static_share, self.decode_exponent)
         return max(self.min_limit_w * self.overshoot_ratio, self.tdp_w * max(prefill, decode))

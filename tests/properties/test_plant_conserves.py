@@ -12,30 +12,30 @@ from tests.twin.plant_cases import PROFILE, TIGHT, ListSource, random_requests
 
 def check_books(plant: Plant) -> None:
     """Sums over the packed state that hold between any two events."""
-    ints, requests, heap = plant._ints, plant._pool_ints, plant._heap
+    servers, requests, heap = plant._servers, plant._requests, plant._heap
     free, slot = set(), int(plant._control[p.C_FREE])
     while slot >= 0:
         assert slot not in free
         free.add(slot)
-        slot = int(requests[slot, p.R_NEXT])
+        slot = int(requests["behind"][slot])
     held: set[int] = set()
-    for server, row in enumerate(ints):
-        batch = [int(key) for key in heap[server, : row[p.I_BATCH]]]
+    for server, row in enumerate(servers):
+        batch = [int(key) for key in heap[server, : row["batch"]]]
         residents = [key & p.SLOT_MASK for key in batch]
-        queue, slot = [], int(row[p.I_HEAD])
-        for _ in range(row[p.I_QUEUE]):
+        queue, slot = [], int(row["head"])
+        for _ in range(row["queue"]):
             queue.append(slot)
-            slot = int(requests[slot, p.R_NEXT])
+            slot = int(requests["behind"][slot])
         assert all(batch[(i - 1) // 2] <= key for i, key in enumerate(batch) if i)
-        assert row[p.I_OUTSTANDING] == len(queue) + len(residents)
-        assert row[p.I_BATCH_HIGH] == sum(requests[s, p.R_PRIORITY] for s in residents)
-        reserved = residents + queue[: row[p.I_ADMITTED]]
-        assert row[p.I_KV] == sum(requests[s, p.R_PROMPT] + requests[s, p.R_OUTPUT] for s in reserved)
-        limits = plant._params[row[p.I_PROFILE]]
-        assert row[p.I_KV] <= limits[p.P_KV_TOKENS]
-        assert len(reserved) <= limits[p.P_MAX_BATCH]
-        assert row[p.I_CONTEXT] <= row[p.I_KV]
-        assert (row[p.I_MODE] == p.IDLE) == (not queue and not residents)
+        assert row["outstanding"] == len(queue) + len(residents)
+        assert row["batch_high"] == sum(requests["priority"][s] for s in residents)
+        reserved = residents + queue[: row["admitted"]]
+        assert row["kv"] == sum(requests["prompt"][s] + requests["output"][s] for s in reserved)
+        limits = plant._params[row["profile"]]
+        assert row["kv"] <= limits["kv_tokens"]
+        assert len(reserved) <= limits["max_batch"]
+        assert row["context"] <= row["kv"]
+        assert (row["mode"] == p.IDLE) == (not queue and not residents)
         held.update(residents, queue)
     assert not held & free
     assert len(held) == plant.in_flight.sum() == plant.outstanding.sum()

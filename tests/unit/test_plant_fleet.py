@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim_backend import params as p
-from sim_backend.plant import FIRST_POOL, Plant
+from sim_backend.plant import FIRST_HEAP, FIRST_POOL, LINE_BYTES, Plant
 from sim_backend.site import Slo
 from sim_backend.winner_tree_kernel import leaves
 from tests.twin.plant_cases import PROFILE, TIGHT, ListSource, plant_of, random_requests, requests
@@ -120,7 +120,7 @@ def test_room_for_requests_depends_on_those_in_flight_not_on_the_length_of_the_r
     plant = plant_of(requests(np.arange(count) * 0.1, 50, 1), servers=4, rows=10_000)
     plant.advance(count * 0.1 + 10.0)
     assert plant.stats.completed.sum() == count
-    assert len(plant._pool_ints) == FIRST_POOL
+    assert len(plant._requests) == FIRST_POOL
 
 
 def test_the_pool_grows_when_requests_pile_up() -> None:
@@ -141,13 +141,19 @@ def test_the_hour_is_taken_once() -> None:
     assert plant.stats.e2e_s.sum() == 2
 
 
-def test_every_parameter_lies_where_its_constant_says() -> None:
-    for index, name in enumerate(p.PARAM_FIELDS):
-        assert getattr(p, f"P_{name.upper()}") == index
-    vector = p.param_vector(PROFILE)
-    assert len(vector) == p.NPARAM == len(p.PARAM_FIELDS)
-    assert vector[p.P_DECODE_PER_CONTEXT_S] == PROFILE.decode_per_context_s
-    assert vector[p.P_MIN_CLOCK_RATIO] == PROFILE.min_mhz / PROFILE.max_mhz
+def test_rows_fill_whole_lines_of_cache() -> None:
+    assert [p.SERVER.itemsize, p.REQUEST.itemsize, p.LIMITER.itemsize] == [3 * LINE_BYTES, LINE_BYTES // 2, 32]
+    plant = mixed_plant()
+    assert plant._servers.ctypes.data % LINE_BYTES == 0
+    assert plant._requests.ctypes.data % LINE_BYTES == 0
+
+
+def test_a_server_takes_more_residents_than_there_was_room_for_at_the_start() -> None:
+    plant = plant_of(requests(np.zeros(60), 50, 100))
+    plant.advance(2.0)
+    assert plant._servers["batch"][0] == 60 > FIRST_HEAP
+    plant.advance(1e3)
+    assert plant.stats.completed.tolist() == [60, 0]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 2), (2, 2), (3, 4), (40, 64), (64, 64), (65, 128), (320, 512)])
