@@ -228,14 +228,14 @@ class _Reading:
         """All files have been taken."""
         self._spool.flush()
         state = self._intake.state
-        clock: Clock = "start" if self._clock is None else self._clock
+        clock: Clock = "none" if self._clock is None else self._clock
         scale_s, period_from = self._scale(clock, period_s)
         read = {name: at for name, at in self._names.items() if at < len(state) and state["readings"][at] > 0}
         origin_s = 0.0
         if read and clock in ("unix", "local"):
             origin_s = min(float(state["first_s"][at]) for at in read.values())
         qualities: list[SourceQuality] = []
-        checksums: dict[int, list[str]] = {}
+        checksums: dict[tuple[int, int], list[str]] = {}
         for name, at in read.items():
             found, checksum = self._source(name, at, scale_s, origin_s)
             qualities.append(found)
@@ -257,7 +257,7 @@ class _Reading:
         )
         return PowerTrace(tuple(read), quality, self._spool, read, origin_s, scale_s)
 
-    def _source(self, name: str, at: int, scale_s: float, origin_s: float) -> tuple[SourceQuality, int]:
+    def _source(self, name: str, at: int, scale_s: float, origin_s: float) -> tuple[SourceQuality, tuple[int, int]]:
         row = self._intake.state[at]
         rhythm = rhythm_of(lambda: self._spool.read(at), scale_s)
         found = SourceQuality(
@@ -294,10 +294,10 @@ class _Reading:
             return 0.0, "one sample of each source, without a time"
         energy_j = state["energy_j"] - state["first_energy_j"]
         used = (energy_j > 0.0) & (state["readings"] > 0)
-        if used.any():
-            mean_w = state["sum_w"][used] / state["readings"][used]
-            return float(np.median(energy_j[used] / mean_w / (state["rows"][used] - 1))), "the energy counter"
-        fail(self._clock_file, None, "gives no times; say with --period-s how many seconds lie between two samples")
+        if not used.any():
+            fail(self._clock_file, None, "gives no times; say with --period-s how many seconds lie between two samples")
+        mean_w = state["sum_w"][used] / state["readings"][used]
+        return float(np.median(energy_j[used] / mean_w / (state["rows"][used] - 1))), "the energy counter"
 
 
 def _flagged(counts: np.ndarray) -> dict[str, int]:
@@ -317,6 +317,7 @@ def _prefixes(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def _stem(name: str) -> str:
+    stem = name
     for end in (".gz", ".xz", ".txt", ".csv", ".json", ".prom", ".xml", ".parquet", ".log"):
-        name = name.removesuffix(end) if name != end else name
-    return name
+        stem = stem.removesuffix(end)
+    return stem if stem else name

@@ -3,13 +3,15 @@
 pyarrow is needed for it (extra `parquet`) and is imported only when such a file is met.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from policies.errors import ConfigError
 from telemetry.power_rows import Clock, Floats, PowerRows, Sources
+from telemetry.power_spool import SAMPLE, Samples
 from telemetry.trace_file import fail, printable
 
 MAGIC = b"PAR1"
@@ -19,6 +21,8 @@ CLOCK_KEY = b"overwatt.clock"
 TIMES = ("time_s", "t_s", "time_ms", "timestamp")
 WATTS = ("power_w", "drawn_w", "node_power_w", "gpu_power_w")
 NAMES = ("source", "sensor", "hostname", "host", "server", "node", "uuid", "gpu")
+GROUP_ROWS = 256 * 1024
+"""Rows that are packed together (5 MB)."""
 MAX_ROW_GROUP_BYTES = 64 * 2**20
 """Of the columns that are read; a group is unpacked as a whole."""
 
@@ -112,3 +116,65 @@ def _floats(column: Any) -> Floats:
     import pyarrow as arrow
 
     return np.asarray(column.cast(arrow.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def write(series: Iterable[tuple[str, Samples]], clock: Clock, stream: IO[bytes]) -> int:
+    """Write samples to an open file, with columns source, time_s, power_w (null: no reading) and flags.
+
+    The same samples always give the same bytes. Whoever opens the file sees to it that a part of it is never found.
+
+    Args:
+        series: samples with the name of their source, in order of time for each source.
+        clock: what the times count from.
+        stream: where to.
+
+    Returns:
+        Samples written.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ConfigError("power as Parquet needs pyarrow; install overwatt[parquet]") from error
+    schema = arrow.schema(
+        [
+            ("source", arrow.dictionary(arrow.int32(), arrow.string())),
+            ("time_s", arrow.float64()),
+            ("power_w", arrow.float64()),
+            ("flags", arrow.uint8()),
+        ],
+        metadata={CLOCK_KEY: clock.encode()},
+    )
+    written = 0
+    with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for names, samples in _groups(series):
+            known, codes = np.unique(np.array(names, dtype=object), return_inverse=True)
+            sources = np.repeat(codes.astype(np.int32), [len(each) for each in samples])
+            rows = np.concatenate(samples) if samples else np.empty(0, dtype=SAMPLE)
+            columns = [
+                arrow.DictionaryArray.from_arrays(arrow.array(sources), arrow.array(known.tolist(), arrow.string())),
+                arrow.array(rows["time_s"]),
+                arrow.array(rows["power_w"], from_pandas=True),
+                arrow.array(rows["flags"]),
+            ]
+            writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
+            written += len(rows)
+    return written
+
+
+def _groups(series: Iterable[tuple[str, Samples]]) -> Iterator[tuple[list[str], list[Samples]]]:
+    """Samples gathered to row groups."""
+    names: list[str] = []
+    samples: list[Samples] = []
+    for name, piece in series:
+        for start in range(0, len(piece), GROUP_ROWS):
+            names.append(name)
+            samples.append(piece[start : start + GROUP_ROWS])
+            if sum(map(len, samples)) >= GROUP_ROWS:
+                yield names, samples
+                names, samples = [], []
+    if samples:
+        yield names, samples
