@@ -1,12 +1,13 @@
-"""Tasks run here one after the other, or several at a time in processes of their own."""
+"""Tasks run here one after the other, or several at a time, the others in processes of their own."""
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from policies.errors import OverwattError
 
@@ -58,15 +59,19 @@ class Tracker:
 
 
 class Pool:
-    """Runs tasks; results come back in the order of the tasks."""
+    """Runs tasks; results come back in the order of the tasks.
+
+    This process works too: it has everything loaded, while another one needs most of a second before it can begin.
+    """
 
     def __init__(self, processes: int) -> None:
         """With one process there is no other than this one."""
+        self._others = processes - 1
         self._executor: ProcessPoolExecutor | None = None
         self._not_ours = frozenset(active_children())
         if processes > 1:
             # Compiled code and open traces do not survive a fork safely; a spawned process loads them from the cache.
-            self._executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_when_interrupted)
+            self._executor = ProcessPoolExecutor(self._others, get_context("spawn"), initializer=_end_when_interrupted)
 
     def __enter__(self) -> "Pool":
         return self
@@ -81,25 +86,89 @@ class Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def map(self, run: Run[T, R], tasks: list[T], tracker: Tracker, cost: float, what: str) -> list[R]:
-        """The result of every task, each of which counts for `cost` of the progress."""
-        if self._executor is None:
-            found: list[R] = []
-            for task in tasks:
-                found.append(run(task, lambda share: tracker.part(share, cost, what)))
+        """The result of every task, each of which counts for `cost` of the progress.
+
+        Where another process has failed, this one notices when its own task next tells how far it is.
+        """
+        results: dict[int, R] = {}
+        todo = deque(enumerate(tasks))
+        elsewhere = _Elsewhere(self._executor, run, todo)
+
+        def collect() -> None:
+            for index, result in elsewhere.take_finished():
+                results[index] = result
                 tracker.finished(cost, what)
-            return found
-        with _interrupts_wait():
-            futures: list[Future[R]] = [self._executor.submit(run, task, silent) for task in tasks]
-        waiting = set(futures)
+
+        def told(share: float) -> None:
+            collect()
+            tracker.part(share, cost, what)
+
         try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
+            with _interrupts_wait():
+                elsewhere.begin(min(self._others, len(tasks) - 1))
+            while len(results) < len(tasks):
+                mine = _next_of(todo)
+                if mine is None:
+                    elsewhere.wait()
+                else:
+                    results[mine[0]] = run(mine[1], told)
                     tracker.finished(cost, what)
+                collect()
         except BrokenProcessPool as error:
             raise OverwattError(
                 "a simulating process was ended from outside, perhaps for lack of memory: "
                 "nothing is wrong with the input; try again with fewer --processes"
             ) from error
-        return [future.result() for future in futures]
+        return [results[index] for index in range(len(tasks))]
+
+
+class _Elsewhere(Generic[T, R]):
+    """Tasks in other processes: whenever one ends there, the next of those still to do begins."""
+
+    def __init__(self, executor: ProcessPoolExecutor | None, run: Run[T, R], todo: deque[tuple[int, T]]) -> None:
+        self._executor, self._run, self._todo = executor, run, todo
+        self._running: dict[int, Future[R]] = {}
+
+    def begin(self, count: int) -> None:
+        """Begin as many tasks."""
+        for _ in range(count):
+            self._begin_next()
+
+    def take_finished(self) -> list[tuple[int, R]]:
+        """Results since the last call; raises what a task has raised."""
+        finished = [(index, future) for index, future in list(self._running.items()) if future.done()]
+        results = [(index, future.result()) for index, future in finished]
+        for index, _ in finished:
+            del self._running[index]
+        return results
+
+    def wait(self) -> None:
+        """Until one has ended."""
+        wait(list(self._running.values()), return_when=FIRST_COMPLETED)
+
+    def _begin_next(self) -> None:
+        task = _next_of(self._todo)
+        if task is None:
+            return
+        assert self._executor is not None
+        try:
+            future = self._executor.submit(self._run, task[1], silent)
+        except RuntimeError:
+            # Broken or shut down meanwhile; whoever waits for this task is told so, or has gone.
+            self._todo.appendleft(task)
+            return
+        self._running[task[0]] = future
+        future.add_done_callback(self._ended)
+
+    def _ended(self, future: Future[R]) -> None:
+        # In the executor's own thread, so that the other process need not wait until this one's task tells something.
+        if not future.cancelled() and future.exception() is None:
+            self._begin_next()
+
+
+def _next_of(todo: deque[tuple[int, T]]) -> tuple[int, T] | None:
+    """The next task; a deque gives each to one caller only, whatever thread asks."""
+    try:
+        return todo.popleft()
+    except IndexError:
+        return None

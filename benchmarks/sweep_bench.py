@@ -1,0 +1,75 @@
+"""What a second process brings to a sweep: the same job with one and with two, in turns, and what the machine allows.
+
+The ceiling is how much two processes that share nothing get done beside each other, over one alone: below 2 where the
+cores share a clock, a cache or a hypervisor. `ratio` is of the medians.
+"""
+
+import json
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from daemon.config import load_site
+from sim_backend.replay import ReplayJob, run_replay
+
+SITE = Path(__file__).parent.parent / "docs" / "examples" / "polca-row.toml"
+REPEATS = 3
+DAYS = 0.5
+WANTED = 1.8
+
+
+def job(processes: int, days: float = DAYS) -> ReplayJob:
+    """Two policies at three sizes of fleet."""
+    site = load_site(SITE)
+    return ReplayJob(
+        site, "six-weeks", ("no-cap", "polca"), ("reactive",), (0.0, 20.0, 30.0), 1, days, processes=processes
+    )
+
+
+def took_s(processes: int) -> float:
+    """Wall seconds of the sweep."""
+    began_s = time.perf_counter()
+    run_replay(job(processes), lambda share, what: None)
+    return time.perf_counter() - began_s
+
+
+def alone_s(_: int) -> float:
+    """Wall seconds of a sixth of it in this process, after everything is loaded."""
+    one = replace(job(1), policies=("polca",), add_servers_pct=(0.0,))
+    run_replay(replace(one, days=0.01), lambda share, what: None)
+    began_s = time.perf_counter()
+    run_replay(one, lambda share, what: None)
+    return time.perf_counter() - began_s
+
+
+def ceiling() -> float:
+    """Work done by two processes beside each other over that of one alone, in the same time."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        single_s = pool.submit(alone_s, 0).result()
+        both_s = list(pool.map(alone_s, (0, 1)))
+    return sum(single_s / each_s for each_s in both_s)
+
+
+def main() -> None:
+    """Measure and print; the last line is one JSON object."""
+    run_replay(job(1, 0.01), lambda share, what: None)
+    one, two = [], []
+    for _ in range(REPEATS):
+        one.append(took_s(1))
+        two.append(took_s(2))
+        print(f"one process {one[-1]:.2f} s, two {two[-1]:.2f} s: {one[-1] / two[-1]:.2f}", flush=True)
+    figures = {
+        "one_s": round(statistics.median(one), 2),
+        "two_s": round(statistics.median(two), 2),
+        "ratio": round(statistics.median(one) / statistics.median(two), 2),
+        "ceiling": round(ceiling(), 2),
+        "wanted": WANTED,
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
