@@ -69,8 +69,10 @@ class Work:
     compute_s: Floats
     """Of the SMs, idle ones of the last wave and padding included."""
     memory_s: Floats
-    useful_s: Floats
+    pipes_s: Floats
     """Of full tensor pipes: what of `compute_s` draws power."""
+    traffic_s: Floats
+    """Of full memory: `memory_s` and what of `fixed_s` is reading and writing."""
     overlap: float
 
 
@@ -113,8 +115,8 @@ def at_clock(work: Work, gpu: KernelGpu, clock_ratio: Floats) -> tuple[Floats, F
         gpu.exponent,
         clock_ratio,
         np.ones_like(lasts_s),
-        work.useful_s / clock_ratio / lasts_s,
-        work.memory_s / lasts_s,
+        work.pipes_s / clock_ratio / lasts_s,
+        work.traffic_s / lasts_s,
     )
     return lasts_s, drawn_w
 
@@ -147,10 +149,12 @@ def matrix_product(m: Floats, n: Floats, k: Floats, kernel: MatrixKernel, gpu: K
             # Parts shallower than four steps of the pipeline do not get it going.
             compute_s = np.where((depth >= 256.0) | (parts == 1), np.minimum(compute_s, tiled_s), compute_s)
     memory_s = ((m * k + n * k) * kernel.type_bytes + 2.0 * m * n) / gpu.read_bytes_per_s
-    fixed_s = np.full(m.shape, kernel.launch_s)
-    if kernel.quantise_efficiency > 0.0:
-        fixed_s = fixed_s + (2.0 + kernel.type_bytes) * m * k / (gpu.memory_bytes_per_s * kernel.quantise_efficiency)
-    return Work(fixed_s, compute_s, memory_s, 2.0 * m * n * k / flops, kernel.overlap)
+    pipes_s = 2.0 * m * n * k / flops
+    if kernel.quantise_efficiency == 0.0:
+        return Work(np.full(m.shape, kernel.launch_s), compute_s, memory_s, pipes_s, memory_s, kernel.overlap)
+    narrowed = (2.0 + kernel.type_bytes) * m * k / gpu.memory_bytes_per_s
+    fixed_s = kernel.launch_s + narrowed / kernel.quantise_efficiency
+    return Work(fixed_s, compute_s, memory_s, pipes_s, memory_s + narrowed / gpu.memory_efficiency, kernel.overlap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,9 +228,9 @@ def prompt_attention(shape: AttentionShape, kernel: AttentionKernel, gpu: Kernel
     memory_s = reading_s(bytes16, 4.0 * channels * shape.cache_bytes, shape, kernel.narrow_efficiency, gpu)
     near = np.where(shape.window > 0.0, np.minimum(shape.window, shape.tokens), shape.tokens)
     pairs = near * (near + 1.0) / 2.0 + (shape.tokens - near) * near
-    useful_s = shape.requests * shape.heads * pairs * pair_s
+    pipes_s = np.minimum(shape.requests * shape.heads * pairs * pair_s, compute_s)
     fixed_s = np.full(compute_s.shape, kernel.launch_s)
-    return Work(fixed_s, compute_s, memory_s, np.minimum(useful_s, compute_s), kernel.overlap)
+    return Work(fixed_s, compute_s, memory_s, pipes_s, memory_s, kernel.overlap)
 
 
 def decode_attention(shape: AttentionShape, kernel: AttentionKernel, gpu: KernelGpu) -> Work:
@@ -243,8 +247,8 @@ def decode_attention(shape: AttentionShape, kernel: AttentionKernel, gpu: Kernel
     memory_s = reading_s(bytes16, cached, shape, kernel.narrow_efficiency, gpu)
     planned = np.where(shape.requests <= PLANNED_REQUESTS, shape.requests, 0.0)
     fixed_s = kernel.launch_s + kernel.request_s * planned + np.where(cut, kernel.combine_s, 0.0)
-    useful_s = shape.requests * shape.heads * reach * pair_s
-    return Work(fixed_s, compute_s, memory_s, np.minimum(useful_s, compute_s), kernel.overlap)
+    pipes_s = np.minimum(shape.requests * shape.heads * reach * pair_s, compute_s)
+    return Work(fixed_s, compute_s, memory_s, pipes_s, memory_s, kernel.overlap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,17 +306,19 @@ def expert_layer(shape: ExpertShape, kernel: ExpertKernel, gpu: KernelGpu) -> Wo
         up = np.maximum(row_tiles * np.ceil(2.0 * shape.inner / columns) + gpu.sms / 2.0, gpu.sms)
         down = np.maximum(row_tiles * np.ceil(shape.hidden / columns) + gpu.sms / 2.0, gpu.sms)
         up_s = np.minimum(up_s, up * shape.hidden * step_s)
-        down_s = np.minimum(down_s, down * shape.inner * step_s)
+        down_s = np.minimum(down_s, down * np.ceil(shape.inner / 64.0) * 64.0 * step_s)
     weights = 3.0 * touched * shape.hidden * shape.inner * kernel.type_bytes
     quantised = 3.0 if kernel.type_bytes < 2.0 else 0.0
     moved = shape.tokens * shape.hidden * (5.0 + kernel.type_bytes)
     moved = moved + choices * (shape.inner * (10.0 + quantised) + 4.0 * shape.hidden)
-    moved_s = moved / (gpu.memory_bytes_per_s * kernel.move_efficiency)
-    useful_s = 6.0 * local * shape.hidden * shape.inner / flops
+    moved_s = moved / gpu.memory_bytes_per_s
+    weights_s = weights / gpu.read_bytes_per_s
     return Work(
-        kernel.launch_s + kernel.pair_s * choices + moved_s,
-        up_s + down_s,
-        weights / gpu.read_bytes_per_s,
-        np.minimum(useful_s, up_s + down_s),
-        kernel.overlap,
+        fixed_s=kernel.launch_s + kernel.pair_s * choices + moved_s / kernel.move_efficiency,
+        compute_s=up_s + down_s,
+        memory_s=weights_s,
+        # Tiles that are mostly padding cost the pipes as much as full ones.
+        pipes_s=up_s + down_s,
+        traffic_s=weights_s + moved_s / gpu.memory_efficiency,
+        overlap=kernel.overlap,
     )

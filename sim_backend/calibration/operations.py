@@ -243,7 +243,7 @@ def work_of_experts(
     parts = {kind: expert_layer(shape, kernel, gpu) for kind, kernel in kernels.items()}
     picked = {
         name: np.select([kinds == kind for kind in parts], [getattr(work, name) for work in parts.values()])
-        for name in ("fixed_s", "compute_s", "memory_s", "useful_s")
+        for name in ("fixed_s", "compute_s", "memory_s", "pipes_s", "traffic_s")
     }
     return Work(**picked, overlap=next(iter(kernels.values())).overlap)
 
