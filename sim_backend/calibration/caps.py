@@ -42,7 +42,8 @@ class Sweep:
     @property
     def kept(self) -> Floats:
         """Speed over that at the stock limit."""
-        return self.speed / self.speed[self.stock]
+        kept: Floats = self.speed / self.speed[self.stock]
+        return kept
 
     @property
     def binding_w(self) -> Floats:
@@ -89,7 +90,8 @@ def _sweep(name: str, points: Floats) -> Sweep:
 
 def fitted_half(sweep: Sweep) -> NDArray[np.bool_]:
     """The points a fit may see: every other limit, the lowest first."""
-    return np.arange(len(sweep.limit_w)) % 2 == 0
+    seen: NDArray[np.bool_] = np.arange(len(sweep.limit_w)) % 2 == 0
+    return seen
 
 
 # Watts while nothing is issued, by a running kernel, by full pipes, by the memory; clock ratios of voltage floor, knee.

@@ -30,15 +30,14 @@ def least_squares(residuals: Callable[[Floats], Floats], start: Floats, low: Flo
         slopes = _slopes(residuals, x, r, high)
         squares, gradient = slopes.T @ slopes, slopes.T @ r
         free = ~(((x <= low) & (gradient > 0.0)) | ((x >= high) & (gradient < 0.0)))
-        found = False
+        y, r_y = x, r
         for _ in range(_TRIES):
             y = np.clip(x + _step(squares, gradient, free, damping), low, high)
             r_y = residuals(y)
             if r_y @ r_y < r @ r:
-                found = True
                 break
             damping *= 4.0
-        if not found:
+        else:
             return x
         gained = 1.0 - (r_y @ r_y) / (r @ r)
         x, r, damping = y, r_y, damping / 6.0
