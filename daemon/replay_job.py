@@ -69,6 +69,7 @@ def plan(options: ReplayOptions) -> Plan:
     if options.record is not None and len(policies) * len(ratios) * len(guarantees) > 1:
         raise UsageError("--record keeps the journal of one run: name one policy, one --add-servers, one guarantee")
     # Imported last: it pulls in the compiler, which no refusal above should wait for.
+    from sim_backend.recorded_power import RecordedPower
     from sim_backend.replay import ReplayJob
 
     job = ReplayJob(
@@ -82,8 +83,7 @@ def plan(options: ReplayOptions) -> Plan:
         start_day=options.start_day,
         rate=options.rate,
         compress_time=options.compress_time,
-        power=power,
-        power_format=options.power_format,
+        power=RecordedPower(power, options.power_format, options.power_source) if power else None,
         processes=options.processes,
         journal=options.record,
         command=command(options),
@@ -98,6 +98,8 @@ def command(options: ReplayOptions) -> str:
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value) if not isinstance(value, float) else f"{value:g}"]
+    if options.power_source != "*":
+        words += ["--power-source", options.power_source]
     words += ["--seed", str(options.seed)]
     if options.days is not None:
         words += ["--days", repr(options.days).removesuffix(".0")]

@@ -11,6 +11,7 @@ from sim_backend import runs
 from sim_backend.fleet import build_servers
 from sim_backend.meter import largest_rise
 from sim_backend.pool import Pool, Progress, Tracker
+from sim_backend.recorded_power import RecordedPower
 from sim_backend.result import ReplayResult, RunResult
 from sim_backend.runs import LoopTask, Reference, ReferenceTask
 from sim_backend.site import Guarantee, Site
@@ -37,9 +38,8 @@ class ReplayJob:
     start_day: float = 0.0
     rate: float = 1.0
     compress_time: float = 1.0
-    power: tuple[str, ...] = ()
-    """Recordings of power, the work of servers whose role is 'recorded'."""
-    power_format: str | None = None
+    power: RecordedPower | None = None
+    """The work of servers whose role is 'recorded'."""
     processes: int = 1
     journal: Path | None = None
     check_every: int = 0
@@ -77,7 +77,8 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
             for pct in job.add_servers_pct
         ]  # fmt: skip
         results: list[RunResult] = pool.map(runs.run_loop, loop_tasks, tracker, 1.0, "closed loop")
-    header = _header(job, site, study, references, base) | {"budget_derivation": derivation}
+    header = _header(job, site, study, references, base)
+    header |= {"workload": workload.name, "budget_derivation": derivation}
     return ReplayResult(header, tuple(results))
 
 
@@ -95,7 +96,6 @@ def prepared(job: ReplayJob) -> tuple[Workload, Site]:
         overrides=dict(site.workload),
         base_servers=sum(g.count for g in site.servers),
         power=job.power,
-        power_format=job.power_format,
     )
     if job.requests == SIX_WEEKS:
         params = SixWeeksParams().with_overrides(dict(site.workload))
@@ -224,7 +224,6 @@ def _header(job: ReplayJob, site: Site, study: str, references: dict[float, Refe
     return {
         "site": site.name,
         "domain": study,
-        "workload": " + ".join((*([] if job.requests is None else [job.requests]), *job.power)),
         "seed": job.seed,
         "days": job.days,
         "start_day": job.start_day,

@@ -1,6 +1,5 @@
 """Which requests a run gets: a recorded trace or the built-in six weeks, for any number of servers."""
 
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -8,14 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from policies.arrays import Vec
-from policies.errors import DataError
-from policies.models.gpu_power import clock_factor
 from sim_backend.arrivals import DAY_S, ArrivalSource, Load, Silence, TraceArrivals
 from sim_backend.fleet import Servers
 from sim_backend.plant import Plant
-from sim_backend.profile import load_profile
-from sim_backend.recorded_load import Demand, Floats32
-from sim_backend.site import RECORDED, Site
+from sim_backend.recorded_load import Demand
+from sim_backend.recorded_power import RecordedPower, demand_of
+from sim_backend.site import Site
 from sim_backend.six_weeks import SIX_WEEKS_DAYS, SixWeeks, SixWeeksParams, Span
 from telemetry.request_trace import RequestTrace, read_request_trace
 
@@ -24,8 +21,6 @@ WARM_UP_S = 1_800
 """Ten times the longest request."""
 CURVE_RATES = 12
 """Fixed rates at which power is measured to invert it: POLCA's recipe needs about ten."""
-TOO_MUCH = 1.1
-"""A server that draws more than this times its nameplate is no server: readings exceed it by a few per cent at most."""
 CURVE_S = 2_400
 """Length of each of these runs; the first quarter, until the first long requests have ended, does not count."""
 
@@ -62,14 +57,14 @@ class Workload:
     """Servers for which the recorded rate is meant; load per server stays when more are added."""
     curve: LoadCurve | None = None
     """Only for the six weeks."""
-    power: tuple[str, ...] = ()
-    """Recordings of power, the work of the servers that do not serve."""
-    power_format: str | None = None
+    power: RecordedPower | None = None
+    """The work of the servers that do not serve."""
 
     @property
     def name(self) -> str:
         """What it is made from."""
-        return " + ".join((*([] if self.requests is None else [self.requests]), *self.power))
+        recorded = () if self.power is None else self.power.paths
+        return " + ".join((*([] if self.requests is None else [self.requests]), *recorded))
 
     @property
     def warm_up_s(self) -> int:
@@ -79,8 +74,8 @@ class Workload:
     def source(self, servers: int) -> ArrivalSource:
         """Requests for a fleet of this size."""
         if self.requests is None:
-            recorded_s = float(len(_recorded_w(self.power, self.power_format)))
-            return Silence(recorded_s if self.days is None else DAY_S * self.days)
+            assert self.power is not None
+            return Silence(self.power.duration_s if self.days is None else DAY_S * self.days)
         if self.requests == SIX_WEEKS:
             assert self.curve is not None
             params = SixWeeksParams().with_overrides(self.overrides)
@@ -97,45 +92,8 @@ class Workload:
         return TraceArrivals(_trace(self.requests), load)
 
     def demand(self, site: Site) -> Demand | None:
-        """The work of the servers that do not serve; None without any.
-
-        Raises:
-            DataError: recorded watts that no server of the site could draw.
-        """
-        recorded = [group for group in site.servers if group.role == RECORDED]
-        if not recorded:
-            return None
-        server_w = _recorded_w(self.power, self.power_format)
-        if site.recorded.of == "row":
-            server_w = server_w.sum(axis=1, keepdims=True) / sum(group.count for group in recorded)
-        profile = load_profile(recorded[0].profile)
-        highest_w = float(server_w.max())
-        if highest_w > TOO_MUCH * profile.nameplate_w:
-            raise DataError(
-                f"{', '.join(self.power)}: a source draws up to {highest_w:.0f} W, but a server of profile "
-                f'{profile.name} at most {profile.nameplate_w:.0f} W: for the power of a row set of = "row" in '
-                "[workload.recorded]"
-            )
-        if site.recorded.clock_ratio < 1.0:
-            other_w = profile.other_w if recorded[0].other_w is None else recorded[0].other_w
-            gpu_w = np.maximum(server_w - other_w, 0.0)
-            factor = clock_factor(site.recorded.clock_ratio, profile.prefill_static_share, profile.prefill_exponent)
-            server_w = (server_w - gpu_w + gpu_w / factor).astype(np.float32)
-        return Demand(server_w, site.recorded.together, self.seed)
-
-
-@lru_cache(maxsize=1)
-def _recorded_w(paths: tuple[str, ...], format_name: str | None) -> Floats32:
-    """Watts by second and source, each source held from one sample to the next, on their common clock."""
-    from telemetry.power_trace import read_power
-
-    trace = read_power(paths, format_name)
-    series = [trace.series(source) for source in trace.sources]
-    start_s = min(float(time_s[0]) for time_s, _ in series)
-    end_s = max(float(time_s[-1]) for time_s, _ in series)
-    grid_s = start_s + np.arange(math.floor(end_s - start_s) + 1)
-    columns = [power_w[np.maximum(np.searchsorted(time_s, grid_s, "right") - 1, 0)] for time_s, power_w in series]
-    return np.column_stack(columns).astype(np.float32)
+        """The work of the servers that do not serve; None without any."""
+        return None if self.power is None else demand_of(self.power, site, self.seed)
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,10 @@ class ReplayOptions:
             show_default=False,
         ),
     ] = None
+    power_source: Annotated[
+        str,
+        Option(metavar="GLOB", help="Only sources of --power with such names; overwatt import shows them."),
+    ] = "*"
     power_format: Annotated[
         str | None,
         Option(metavar="NAME", help="Format of --power, instead of finding out.", show_default=False),
