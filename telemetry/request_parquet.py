@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 import numpy as np
 
 from policies.errors import ConfigError
+from telemetry.request_parquet_pages import check_sizes
 from telemetry.request_rows import Ints, fail, shown
 from telemetry.request_spool import Recorded
 from telemetry.request_text import reason
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
 NEEDED = {"arrival_s": "double", "prompt_tokens": "int32", "output_tokens": "int32"}
 OPTIONAL = {"priority": "int8", "cached_tokens": "int32"}
 """Column -> type as written; any integers and floating point numbers are read."""
+_NAMES = frozenset(name.encode() for name in (*NEEDED, *OPTIONAL))
 BLOCK_ROWS = 65_536
 BUFFER_BYTES = 2**20
-MAX_GROUP_BYTES = 64 * 2**20
-"""Of one row group, unpacked; a larger one may not fit in memory. Ours have 1.4 MB."""
 FOOTER_BYTES = 64 * 1024
 """Where `is_requests` looks for the names of columns; of our files, the whole footer."""
 INSTALL = "reading and writing Parquet needs pyarrow; install overwatt[traces]"
@@ -53,6 +53,8 @@ def read_parquet(path: Path, name: str) -> Iterator[Recorded]:
         raise ConfigError(f"{name}: {INSTALL}") from error
     rows = 0
     try:
+        with path.open("rb") as stream:
+            check_sizes(stream, _NAMES, name)
         with ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True) as file:
             columns = _columns_of(file, name)
             for batch in file.iter_batches(BLOCK_ROWS, columns=columns, use_threads=False):
@@ -77,14 +79,6 @@ def _columns_of(file: "ParquetFile", name: str) -> list[str]:
         kind = schema.field(column).type
         if not pa.types.is_integer(kind) and not (column == "arrival_s" and pa.types.is_floating(kind)):
             fail(name, None, f"column {column} is {shown(str(kind))}; it must hold {_kinds(column)}")
-    for index in range(file.metadata.num_row_groups):
-        size = file.metadata.row_group(index).total_byte_size
-        if not 0 <= size <= MAX_GROUP_BYTES:
-            text = (
-                f"row group {index} has {size / 2**20:,.0f} MiB; write it anew with row groups of at most "
-                f"{MAX_GROUP_BYTES // 2**20} MiB"
-            )
-            fail(name, None, text)
     return columns
 
 
@@ -149,7 +143,9 @@ def write_parquet(blocks: Iterable[Recorded], stream: IO[bytes]) -> int:
             }
             table = pa.table(arrays)
             if writer is None:
-                writer = ParquetWriter(stream, table.schema, compression="zstd", write_page_checksum=True)
+                writer = ParquetWriter(
+                    stream, table.schema, compression="zstd", write_page_checksum=True, store_schema=False
+                )
             writer.write_table(table)
             rows += len(block)
     finally:

@@ -105,8 +105,8 @@ class Source:
         """Its first bytes, unpacked."""
 
     def damaged(self, text: str) -> NoReturn:
-        """Raise the error of a file that is damaged at no known place."""
-        fail(self.name, None, text)
+        """Raise the error of a file that is damaged before anything of it is known."""
+        fail(f"{self.name}, byte 1", None, text)
 
     def chunks(self, damaged: Callable[[str], NoReturn]) -> Iterator[bytes]:
         """All bytes, unpacked; `damaged` raises the error when they cannot be read on."""

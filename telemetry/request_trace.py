@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from telemetry.request_parquet_pages import MAGIC
 from telemetry.request_reading import READ_WHOLE, Reading
 from telemetry.request_rows import Ints
 from telemetry.request_spool import MEMORY_BYTES, UNKNOWN, Intake, Recorded, Requests, Spool
@@ -20,7 +21,7 @@ from telemetry.trace_formats import (
     requests_servegen,
 )
 
-_TRIED = (requests_parquet, requests_servegen, requests_mooncake, requests_aggregate, requests_recipe)
+_TRIED = (requests_servegen, requests_mooncake, requests_aggregate, requests_recipe)
 """Formats that know their files; what none of them knows must be CSV, whose reader says best what is wrong with it."""
 BLOCK_ROWS = 65_536
 
@@ -125,5 +126,8 @@ def _fill(path: Path, name: str, intake: Intake, reading: Reading) -> None:
         requests_servegen.fill_folder(path, intake, reading)
         return
     with open_source(path, name) as source:
+        if source.head.startswith(MAGIC):  # damaged, it may no longer name its columns
+            requests_parquet.fill(source, intake, reading)
+            return
         known = (each for each in _TRIED if each.sniff(source.head, path))
         next(known, requests_csv).fill(source, intake, reading)

@@ -167,15 +167,11 @@ def _members(unpacked: IO[bytes], name: str) -> Iterator[tuple[str, bytes]]:
             for member in archive:
                 stream = archive.extractfile(member) if member.isfile() and not member.issparse() else None
                 if stream is not None and _NAME.fullmatch(Path(member.name).name):
-                    place = f"{name}, {printable(member.name)}"
-                    content = _bounded(stream, place)
-                    if len(content) != member.size:
-                        fail(
-                            place,
-                            None,
-                            f"cut short behind byte {len(content)} of {member.size}; fetch the archive again",
-                        )
-                    yield member.name, content
+                    yield member.name, _bounded(stream, f"{name}, {printable(member.name)}")
+            # tarfile takes a damaged header for the end of the archive; the real end is a block of zeros.
+            unpacked.seek(archive.offset)
+            if unpacked.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("no header of a file and not the end")
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         said = shown(str(error))
         fail(name, None, f"the archive is damaged near byte {unpacked.tell()} of its content ({said}); fetch it again")

@@ -4,11 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from telemetry.request_parquet import is_requests, read_parquet, row_fault
+from telemetry.request_parquet_pages import MAGIC
 from telemetry.request_reading import Reading
 from telemetry.request_spool import Intake, check_rows, require_rows
 from telemetry.request_text import Source
-
-MAGIC = b"PAR1"
 
 
 def sniff(head: bytes, path: Path) -> bool:

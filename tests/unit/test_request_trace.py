@@ -162,7 +162,7 @@ def test_a_trace_would_start_again_one_mean_gap_after_its_end(write: Write) -> N
         (CLOCK + ROW + b"\xff\xfe,1,1\n", ", line 3: byte 1 is not UTF-8 text"),
         (CLOCK.decode().encode("utf-16"), ", line 1: byte 1 is not UTF-8 text"),
         (CLOCK + ROW + b"\0" * 100, ", line 3: a zero byte"),
-        (b"PAR1\x15\x04\x15\x90" + bytes(100), ", line 1: "),
+        (b"PAR1\x15\x04\x15\x90" + bytes(100), ": the end of the file is missing or damaged; fetch it again"),
         (CLOCK + ROW + b'"2023,1,1\n', ", line 3: a quote is not closed"),
         (CLOCK + ROW + b"9" * 70_000 + b"\n" + LATER, ", line 3: longer than 64 KiB"),
         (b"x" * 2_000_000, ", line 1: longer than 64 KiB"),
