@@ -8,8 +8,9 @@ read mostly the past: prompt attention read twice with nearly the same duration 
 """
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from sim_backend.fidelity.check import halves
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Columns = dict[str, NDArray[np.str_]]
+Shape = TypeVar("Shape", AttentionShape, ExpertShape)
 
 FOLDER = "aiconfigurator-h200-op-power"
 REPEATS, PERIOD_S = 3_000, 0.1
@@ -29,7 +31,6 @@ SHORT_S, SHORT_RUN_S, LONG_RUN_S = 1e-4, 0.3, 1.0
 """Of the collector: calls faster than the first are repeated for the second, others for the third."""
 PRODUCTS_PER_REPEAT = 6
 """Matrix products in bf16 are captured six at a time, each with weights of its own; all else one at a time."""
-EIGHT_BITS = 1.0
 FLASH_HEAD_DIM = 256.0
 """Longest head that FlashAttention-3 takes; longer ones run in another, far slower kernel that no model here uses."""
 
@@ -159,10 +160,10 @@ def read_attentions(data: Path, name: str) -> Attentions:
         kv_heads=number(columns, "num_key_value_heads"),
         head_dim=number(columns, "head_dim"),
         window=number(columns, "window_size"),
-        cache_bytes=np.where(columns["kv_cache_dtype"] == "fp8", EIGHT_BITS, 2.0),
+        cache_bytes=np.where(columns["kv_cache_dtype"] == "fp8", 1.0, 2.0),
     )
-    fields = (shape.requests, shape.tokens, shape.heads, shape.kv_heads, shape.head_dim, shape.window)
-    readings = readings_of(columns, np.ones(len(shape.tokens)), named(*fields), 8)
+    parts = (shape.requests, shape.tokens, shape.heads, shape.kv_heads, shape.head_dim, shape.window)
+    readings = readings_of(columns, np.ones(len(shape.tokens)), named(*parts), 8)
     return Attentions(shape, readings)
 
 
@@ -180,9 +181,14 @@ def read_experts(data: Path) -> Experts:
         held=experts / number(columns, "moe_ep_size"),
         skewed=columns["distribution"] != "balanced",
     )
-    fields = (shape.tokens, shape.hidden, shape.inner, shape.per_token, shape.experts, shape.held)
-    readings = readings_of(columns, np.ones(len(shape.tokens)), named(*fields), 8)
+    parts = (shape.tokens, shape.hidden, shape.inner, shape.per_token, shape.experts, shape.held)
+    readings = readings_of(columns, np.ones(len(shape.tokens)), named(*parts), 8)
     return Experts(shape, columns["moe_dtype"], readings)
+
+
+def chosen(shape: Shape, rows: NDArray[np.intp]) -> Shape:
+    """Some rows of a shape."""
+    return type(shape)(**{field.name: getattr(shape, field.name)[rows] for field in fields(shape)})
 
 
 def own_share(repeated_s: Floats, window_s: float) -> Floats:

@@ -9,7 +9,6 @@ deterministic, results are rounded to three digits: fitting again gives the ship
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from policies.models.operations import (
     AttentionKernel,
     AttentionShape,
     ExpertKernel,
-    ExpertShape,
     KernelGpu,
     MatrixKernel,
     Work,
@@ -35,6 +33,7 @@ from sim_backend.calibration.op_recordings import (
     Experts,
     Products,
     Readings,
+    chosen,
     own_share,
     read_attentions,
     read_experts,
@@ -45,7 +44,6 @@ from sim_backend.calibration.op_recordings import (
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Values = dict[str, float]
-Shape = TypeVar("Shape", AttentionShape, ExpertShape)
 
 LIMIT_W = 692.0
 """What the limiter held: median reading of long, limited operations; 700 W is what was asked of it."""
@@ -198,11 +196,6 @@ def fit_products8(products: Products, gpu: KernelGpu) -> tuple[MatrixKernel, tup
     names = ("launch_s", "compute_efficiency", "overlap", "quantise_efficiency")
     kernel = replace(FIRST8, **descend(loss, {name: getattr(FIRST8, name) for name in names}))
     return kernel, (host[0], host[1], host[2])
-
-
-def chosen(shape: Shape, rows: NDArray[np.intp]) -> Shape:
-    """Some rows of a shape."""
-    return type(shape)(**{field.name: getattr(shape, field.name)[rows] for field in fields(shape)})
 
 
 def fit_attention(

@@ -1,0 +1,178 @@
+"""How far the models of single operations are from measured ones of an H200, shapes that were not fitted.
+
+Three things are compared. Times need no explanation. Power readings hold what the sensor remembers of the operations
+before (`sim_backend.calibration.op_recordings`), so they are compared with what the collector would have read: the
+model's draw by its share, the readings before by the rest. Readings that are mostly the operation's own are a line of
+their own. How well the recording repeats itself, the least that any model can reach, is in the note.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.models.operations import Work, decode_attention, matrix_product, prompt_attention, run
+from sim_backend.calibration.h200 import H200
+from sim_backend.calibration.op_recordings import (
+    FLASH_HEAD_DIM,
+    FOLDER,
+    Attentions,
+    Experts,
+    Products,
+    Readings,
+    chosen,
+    own_share,
+    read_attentions,
+    read_experts,
+    read_products,
+    read_w,
+)
+from sim_backend.calibration.operations import LIMIT_W, host_class, work_of_experts
+from sim_backend.fidelity.check import Check, errors_of
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+GROUP = "Single operations, H200 (vLLM 0.22 kernels)"
+LIMIT = 0.10
+OWN = 0.6
+"""A reading is mostly the operation's own if its share is at least this: the operation ran for 0.9 s or longer."""
+LLM_WIDTHS = (1_024, 1_536, 2_048, 2_560, 3_072, 3_584, 4_096, 5_120, 6_144, 7_168, 8_192, 10_240, 12_288, 16_384)
+"""Outputs and inputs of layers of Llama, Qwen, Mixtral and DeepSeek models among the measured widths."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Rows of one kind, modelled."""
+
+    name: str
+    readings: Readings
+    rows: NDArray[np.intp]
+    fitted: int
+    lasts_s: Floats
+    drawn_w: Floats
+    note: str = ""
+
+    def checks(self) -> list[Check]:
+        """Time, reading, and reading of those that are mostly their own."""
+        measured = self.readings
+        share = own_share(measured.repeated_s[self.rows], H200.window_s)
+        expected_w = read_w(self.drawn_w, measured.before_w[self.rows], share)
+        every = np.ones(len(self.rows), dtype=np.bool_)
+        found = [self._check("time", self.lasts_s, measured.lasts_s[self.rows], every)]
+        found.append(self._check("power reading", expected_w, measured.drawn_w[self.rows], every, self.note))
+        own = share >= OWN
+        if own.sum() > 100:
+            label = "power reading, run 0.9 s or longer"
+            found.append(self._check(label, expected_w, measured.drawn_w[self.rows], own, self.note))
+        return found
+
+    def _check(self, what: str, model: Floats, measured: Floats, rows: Flags, note: str = "") -> Check:
+        median, worst, bias = errors_of(model[rows], measured[rows])
+        return Check(
+            group=GROUP,
+            quantity=f"{self.name}: {what}",
+            source=FOLDER,
+            fitted_points=self.fitted,
+            held_out_points=int(rows.sum()),
+            median_error=median,
+            worst_error=worst,
+            limit=LIMIT,
+            bias=bias,
+            note=note,
+        )
+
+
+def compared(name: str, work: Work, readings: Readings, rows: NDArray[np.intp], note: str = "") -> Compared:
+    """Rows under the limit that was held."""
+    result = run(work, H200.gpu, LIMIT_W)
+    return Compared(name, readings, rows, int(readings.fitted.sum()), result.lasts_s, result.drawn_w, note)
+
+
+def held_out(readings: Readings, which: Flags) -> NDArray[np.intp]:
+    """Rows of the half that was not fitted."""
+    return np.flatnonzero(~readings.fitted & which)
+
+
+def of_products(products: Products) -> list[Compared]:
+    """bf16 and FP8, all shapes and those of known models."""
+    known = np.isin(products.n, LLM_WIDTHS) & np.isin(products.k, LLM_WIDTHS) & (products.m <= 8_192.0)
+    blank = "weights never written, and so zero, are left out: k = 65,536 and the largest"
+    found = []
+    for name, which in (("products bf16", ~products.blank), ("products bf16, LLM shapes", known & ~products.blank)):
+        rows = held_out(products.readings, ~products.narrow & which)
+        work = matrix_product(products.m[rows], products.n[rows], products.k[rows], H200.product16, H200.gpu)
+        found.append(compared(name, work, products.readings, rows, blank))
+    least_s = np.array(H200.host_s)[host_class(products.m)]
+    slower = products.readings.lasts_s > 1.2 * least_s
+    host = "slower than the host, which needs 52 to 84 us for a call"
+    for name, which in (("products FP8", slower), ("products FP8, LLM shapes", slower & known)):
+        rows = held_out(products.readings, products.narrow & which)
+        work = matrix_product(products.m[rows], products.n[rows], products.k[rows], H200.product8, H200.gpu)
+        found.append(compared(name, work, products.readings, rows, host))
+    return found
+
+
+def repeats(attentions: Attentions) -> str:
+    """How well power readings repeat: the two types of cache, where they take the same time within 10 %."""
+    shape, readings = attentions.shape, attentions.readings
+    fields = (shape.requests, shape.tokens, shape.heads, shape.kv_heads, shape.head_dim, shape.window)
+    order = np.lexsort((shape.cache_bytes, *fields))
+    first, second = order[:-1], order[1:]
+    same = np.all([field[first] == field[second] for field in fields], axis=0)
+    same &= shape.cache_bytes[first] != shape.cache_bytes[second]
+    same &= np.abs(readings.lasts_s[first] / readings.lasts_s[second] - 1.0) < 0.1
+    apart = np.abs(readings.drawn_w[second] / readings.drawn_w[first] - 1.0)[same]
+    return f"equally long kernels, caches of 1 and 2 bytes, read {np.median(apart):.0%} apart in the median"
+
+
+def of_attentions(data: Path) -> list[Compared]:
+    """Prompts and decoding, both caches, all shapes and those of known models."""
+    found = []
+    for name, file in (
+        ("attention of prompts", "context_attention"),
+        ("attention of decoding", "generation_attention"),
+    ):
+        attentions = read_attentions(data, file)
+        shape = attentions.shape
+        note = repeats(attentions)
+        narrow = shape.cache_bytes < 2.0
+        flash = shape.head_dim <= FLASH_HEAD_DIM
+        known = (shape.head_dim == 128.0) & (shape.window == 0.0) & (shape.heads >= 4.0 * shape.kv_heads)
+        kinds = (
+            ("bf16", flash & ~narrow),
+            ("FP8 cache", flash & narrow),
+            ("LLM shapes", known & (shape.tokens > 100.0)),
+        )
+        for kind, which in kinds:
+            rows = held_out(attentions.readings, which)
+            part = chosen(shape, rows)
+            if file == "context_attention":
+                work = prompt_attention(part, H200.prompt, H200.gpu)
+            else:
+                work = decode_attention(part, H200.decode, H200.gpu)
+            found.append(compared(f"{name}, {kind}", work, attentions.readings, rows, note))
+    return found
+
+
+def of_experts(experts: Experts) -> list[Compared]:
+    """Three number formats, all shapes and those of known models."""
+    known = (experts.shape.inner >= 256.0) & (experts.shape.tokens <= 8_192.0)
+    kinds = [(kind, experts.kinds == kind) for kind in H200.experts] + [("LLM shapes", known)]
+    found = []
+    for name, which in kinds:
+        rows = held_out(experts.readings, which)
+        work = work_of_experts(experts, rows, H200.experts, H200.gpu)
+        found.append(compared(f"experts, {name}", work, experts.readings, rows))
+    return found
+
+
+def checks(data: Path) -> list[Check]:
+    """All comparisons, on the half of the shapes that no parameter was fitted to.
+
+    Raises:
+        DataError: the recording is missing or broken.
+    """
+    every = [*of_products(read_products(data)), *of_attentions(data), *of_experts(read_experts(data))]
+    return [check for each in every for check in each.checks()]
