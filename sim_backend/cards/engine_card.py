@@ -22,6 +22,8 @@ class EngineCard(Sourced, frozen=True, kw_only=True):
     """Of an iteration, in which the GPU waits."""
     host_per_request_s: NotNegative
     """For each request of the batch, in which the GPU waits."""
+    host_half_requests: Annotated[float, Meta(gt=0.0)]
+    """Batch at which it is half of that for each: outputs that the host is late with go out together."""
     host_per_rank_s: NotNegative
     """Of an iteration, for each GPU beyond the first that has to be told what to do."""
     gap_s: NotNegative
@@ -30,11 +32,21 @@ class EngineCard(Sourced, frozen=True, kw_only=True):
     """Latency of one collective between GPUs."""
     link_efficiency: Share
     """Achieved over data-sheet bandwidth between GPUs."""
-    expert_efficiency: Share
+    sample_s: NotNegative
+    """Of one request, to sample its token: the GPU is busy, but neither resource works."""
+    expert_memory_efficiency: Share
     """Achieved bandwidth of reading experts over that of reading dense weights."""
+    expert_compute_efficiency: Share
+    """Achieved FLOP/s of experts over that of dense layers: their batches are small and padded."""
+    expert_gap_s: NotNegative
+    """Of one layer with experts, on top of `gap_s`: choosing, sorting, the kernels in between."""
+    prompt_gap_s: NotNegative
+    """Of one layer that is no plain transformer layer (experts, Mamba hybrids), in an iteration that holds prompts."""
     cache_efficiency: Share
     """Achieved bandwidth of reading the KV cache over that of reading dense weights."""
-    # -- limits
+    # -- facts
+    query_tile: Count
+    """Rows to which the attention kernel pads the queries of one KV head; 1: it does not use the tensor pipes."""
     mixes: bool
     """Whether one iteration holds prompts and decoding requests (chunked prefill), or either."""
     max_batch: Count

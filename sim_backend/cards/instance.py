@@ -90,12 +90,12 @@ def multiplied_as(gpu: GpuCard, weights: str) -> str:
     return weights if weights in gpu.flops else "bf16"
 
 
-def linear_compute_s(gpu: GpuCard, llm: LlmCard, weights: str) -> float:
+def linear_compute_s(gpu: GpuCard, llm: LlmCard, engine: EngineCard, weights: str) -> float:
     """Seconds of one token in all linear layers on one whole GPU; each kind of layer in its number format."""
     kinds: tuple[tuple[Kind, float], ...] = (
         ("linear", llm.attention_params + llm.mamba_params),
         ("ffn", llm.dense_ffn_params),
-        ("experts", llm.experts_per_token * llm.expert_params),
+        ("experts", llm.experts_per_token * llm.expert_params / engine.expert_compute_efficiency),
     )
     narrow = multiplied_as(gpu, weights)
     total_s = 0.0
@@ -107,6 +107,8 @@ def linear_compute_s(gpu: GpuCard, llm: LlmCard, weights: str) -> float:
 
 def cache_tokens(gpu: GpuCard, llm: LlmCard, engine: EngineCard, layout: Layout, weights: str, kv: str) -> int:
     """Tokens whose keys and values fit beside the weights.
+
+    Layers with a window keep no more than it for each request of a full batch, where that saves memory.
 
     Raises:
         ConfigError: the weights alone do not fit.
@@ -121,8 +123,13 @@ def cache_tokens(gpu: GpuCard, llm: LlmCard, engine: EngineCard, layout: Layout,
             f"{(held / layout.pipeline_parallel + engine.reserve_bytes) / 1e9:.0f} GB of each, "
             f"{gpu.memory_bytes * engine.memory_share / 1e9:.0f} GB are free; use more GPUs or a narrower number format"
         )
-    split = kv_split(llm, layout) * layout.pipeline_parallel
-    return int(left_bytes * split * layout.data_parallel / max(llm.kv_bytes_per_token(kv), 1.0))
+    left_bytes *= kv_split(llm, layout) * layout.pipeline_parallel * layout.data_parallel
+    each_bytes = llm.kv_bytes_per_token(kv)
+    windows_bytes = engine.max_batch * llm.window * llm.window_share * each_bytes
+    beside_windows = (
+        (left_bytes - windows_bytes) / (each_bytes * (1.0 - llm.window_share)) if 0.0 < llm.window_share < 1.0 else 0.0
+    )
+    return int(max(left_bytes / each_bytes, beside_windows))
 
 
 def kv_split(llm: LlmCard, layout: Layout) -> int:
@@ -170,19 +177,23 @@ def iteration_model(
     sharing = layout.tensor_parallel * layout.data_parallel
     per_context = llm.kv_bytes_per_token(kv) / (kv_split(llm, layout) * layout.data_parallel)
     collectives = llm.blocks if sharing > 1 else 0
+    weights_bytes = weights_read_bytes(llm, layout, weights, engine.expert_memory_efficiency)
+    padding = max(1.0, engine.query_tile * llm.kv_heads / llm.heads)
+    gaps_s = engine.gap_s * llm.blocks + engine.expert_gap_s * llm.moe_layers
     ring = 2.0 * (sharing - 1) / sharing * llm.hidden * BYTES["bf16"] / (gpu.link_bytes_per_s * engine.link_efficiency)
     return IterationModel(
-        host_s=engine.host_s + engine.host_per_rank_s * (layout.gpus - 1),
+        host_s=engine.host_s + engine.host_per_rank_s * (sharing - 1),
         host_per_request_s=engine.host_per_request_s,
-        link_s=stage * (engine.gap_s * llm.blocks + engine.collective_s * collectives),
+        host_half_requests=engine.host_half_requests,
+        link_s=stage * (gaps_s + engine.collective_s * collectives),
         link_per_token_s=stage * collectives * ring,
         linear_compute_s=0.0,
-        linear_compute_per_token_s=stage * linear_compute_s(gpu, llm, weights) / sharing,
-        linear_memory_s=stage * weights_read_bytes(llm, layout, weights, engine.expert_efficiency) / memory_bytes_per_s,
+        linear_compute_per_token_s=stage * linear_compute_s(gpu, llm, engine, weights) / sharing,
+        linear_memory_s=stage * weights_bytes / memory_bytes_per_s,
         linear_memory_per_token_s=stage * llm.activation_bytes_per_token / (sharing * memory_bytes_per_s),
         attention_compute_per_pair_s=stage * llm.attention_flops_per_pair / (flops * sharing),
         attention_memory_per_context_s=stage * per_context / cache_bytes_per_s,
-        attention_compute_per_context_s=stage * llm.attention_flops_per_context / (flops * sharing),
+        attention_compute_per_context_s=stage * padding * llm.attention_flops_per_context / (flops * sharing),
         overlap=gpu.overlap,
         memory_knee=gpu.memory_knee,
         gpus=layout.gpus,
@@ -196,4 +207,6 @@ def iteration_model(
         state_memory_per_request_s=stage * 2.0 * llm.state_bytes / (sharing * memory_bytes_per_s),
         window_tokens=float(llm.window) if llm.window_layers else np.inf,
         window_share=llm.window_share,
+        busy_per_request_s=stage * engine.sample_s,
+        prompt_s=stage * engine.prompt_gap_s * llm.unusual_blocks,
     )

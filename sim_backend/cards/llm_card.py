@@ -75,6 +75,11 @@ class LlmCard(Sourced, frozen=True, kw_only=True):
         return self.attention_layers + self.mamba_layers + self.dense_layers + self.moe_layers
 
     @property
+    def unusual_blocks(self) -> int:
+        """Layers that hold experts, or all of a hybrid of attention and Mamba."""
+        return self.blocks if self.mamba_layers else self.moe_layers
+
+    @property
     def attention_params(self) -> float:
         """Weights of all attention layers."""
         if self.kv_rank:
