@@ -1,10 +1,12 @@
 """What a second process brings to a sweep: the same job with one and with two, in turns, and what the machine allows.
 
 The ceiling is how much two processes that share nothing get done beside each other, over one alone: below 2 where the
-cores share a clock, a cache or a hypervisor. `ratio` is of the medians.
+cores share a clock, a cache or a hypervisor, and below 1 while others use the machine. `ratio` is of the medians of
+wall time, `cpu_ratio` what it would be if nobody else ran: processor time of one over that of the busier of two.
 """
 
 import json
+import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -29,11 +31,14 @@ def job(processes: int, days: float = DAYS) -> ReplayJob:
     )
 
 
-def took_s(processes: int) -> float:
-    """Wall seconds of the sweep."""
-    began_s = time.perf_counter()
+def took_s(processes: int) -> tuple[float, float]:
+    """Wall seconds of the sweep, and processor seconds of the process that used most."""
+    began_s, before = time.perf_counter(), os.times()
     run_replay(job(processes), lambda share, what: None)
-    return time.perf_counter() - began_s
+    wall_s, after = time.perf_counter() - began_s, os.times()
+    own_s = after.user + after.system - before.user - before.system
+    other_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall_s, max(own_s, other_s)
 
 
 def alone_s(_: int) -> float:
@@ -60,11 +65,15 @@ def main() -> None:
     for _ in range(REPEATS):
         one.append(took_s(1))
         two.append(took_s(2))
-        print(f"one process {one[-1]:.2f} s, two {two[-1]:.2f} s: {one[-1] / two[-1]:.2f}", flush=True)
+        wall, cpu = one[-1][0] / two[-1][0], one[-1][1] / two[-1][1]
+        print(f"one process {one[-1][0]:.2f} s, two {two[-1][0]:.2f} s: {wall:.2f} (by processor time {cpu:.2f})")
+    one_s, two_s = (statistics.median(wall_s for wall_s, _ in runs) for runs in (one, two))
+    one_cpu_s, two_cpu_s = (statistics.median(cpu_s for _, cpu_s in runs) for runs in (one, two))
     figures = {
-        "one_s": round(statistics.median(one), 2),
-        "two_s": round(statistics.median(two), 2),
-        "ratio": round(statistics.median(one) / statistics.median(two), 2),
+        "one_s": round(one_s, 2),
+        "two_s": round(two_s, 2),
+        "ratio": round(one_s / two_s, 2),
+        "cpu_ratio": round(one_cpu_s / two_cpu_s, 2),
         "ceiling": round(ceiling(), 2),
         "wanted": WANTED,
     }

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from daemon.commands.calibrate import CalibrateOptions, calibrate
 from daemon.commands.check_config import CheckConfigOptions, check_config
 from daemon.commands.import_ import ImportOptions, import_
+from daemon.commands.predict import PredictOptions, predict
 from daemon.commands.replay import replay
 from daemon.commands.replay_options import ReplayOptions
 from daemon.failures import UsageError
@@ -25,6 +26,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 app.command("replay")(as_command(ReplayOptions, replay))
 app.command("check-config")(as_command(CheckConfigOptions, check_config))
 app.command("calibrate")(as_command(CalibrateOptions, calibrate))
+app.command("predict")(as_command(PredictOptions, predict))
 app.command("import")(as_command(ImportOptions, import_))
 
 
