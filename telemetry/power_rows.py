@@ -75,3 +75,9 @@ class PowerRows:
     """Counter of energy beside the reading, where the recording has one [k]."""
     defects: Counter[str] = field(default_factory=Counter)
     """What the format met and dealt with itself (see `telemetry/trace_quality.py`)."""
+
+
+def no_rows(sources: Sources, defects: Counter[str]) -> PowerRows:
+    """A block that holds no reading, only what was met."""
+    nothing = np.empty(0)
+    return PowerRows(sources, np.empty(0, np.int32), nothing, nothing, "none", defects=defects)

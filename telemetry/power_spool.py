@@ -67,3 +67,6 @@ class PowerSpool:
         """Give memory and disk back."""
         self._waiting.clear()
         self._file.close()
+
+    def __del__(self) -> None:
+        self.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from telemetry.power_rows import Floats, PowerRows, Sources
+from telemetry.power_rows import Floats, PowerRows, Sources, no_rows
 from telemetry.trace_file import fail, line_blocks, printable, shown
 from telemetry.trace_formats.cells import BadCell, numbers_of, times_of
 
@@ -51,8 +51,7 @@ def read_dcgmi(path: Path) -> Iterator[PowerRows]:
                 rows.take(cells, number)
             else:
                 defects["repeats of a whole GPU"] += 1
-        if rows.cells:
-            yield _dcgmi_rows(rows, fields, sources, name, defects)
+        yield _dcgmi_rows(rows, fields, sources, name, defects) if rows.cells else no_rows(sources, defects)
 
 
 class _Rows:
@@ -116,8 +115,7 @@ def read_nvidia_smi(path: Path) -> Iterator[PowerRows]:
                 if len(cells) != len(fields):
                     _refuse(name, number, text, "nvidia-smi dmon")
                 rows.take(cells, number)
-        if rows.cells:
-            yield _smi_rows(rows, fields, sources, name, defects)
+        yield _smi_rows(rows, fields, sources, name, defects) if rows.cells else no_rows(sources, defects)
 
 
 def _smi_rows(rows: _Rows, fields: Sequence[str], sources: Sources, name: str, defects: Counter[str]) -> PowerRows:

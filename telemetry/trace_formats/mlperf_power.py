@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from telemetry.power_rows import Floats, PowerRows, Sources
+from telemetry.power_rows import Floats, PowerRows, Sources, no_rows
 from telemetry.trace_file import fail, line_blocks, printable, shown
 from telemetry.trace_formats.cells import BadCell, numbers_of, times_of
 
@@ -46,6 +46,7 @@ def read_analyser(path: Path) -> Iterator[PowerRows]:
         if len(rows) != block.count(b"\n"):
             lines = _lines_of(block, line, name)
         if not rows:
+            yield no_rows(sources, defects)
             continue
         try:
             time_s = times_of([row[0] for row in rows], month_first=True)
@@ -96,7 +97,7 @@ def read_node(path: Path) -> Iterator[PowerRows]:
         defects: Counter[str] = Counter()
         block = _finished(unfinished, defects)
         found = _READING_LINE.findall(block)
-        if len(found) == block.count(b"\n"):
+        if found and len(found) == block.count(b"\n"):
             time_ms, power_w = (np.array(column, dtype=np.bytes_) for column in zip(*found, strict=True))
             ticks: Floats = time_ms.astype(np.float64)
             watts: Floats = power_w.astype(np.float64)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from telemetry.power_rows import Clock, Floats, PowerRows, Sources
+from telemetry.power_rows import Clock, Floats, PowerRows, Sources, no_rows
 from telemetry.trace_file import fail, printable
 from telemetry.trace_formats.table import TableBlock, read_table
 
@@ -37,22 +37,18 @@ def read(path: Path) -> Iterator[PowerRows]:
                 "the names of the columns are missing or none is power.draw; log without `noheader`, or put the names "
                 "(timestamp,index,power.draw,...) in a first line",
             )
-        if len(block):
-            yield _rows(block, header, sources)
+        yield _rows(block, header, sources) if len(block) else no_rows(sources, block.defects)
 
 
 def _rows(block: TableBlock, header: list[str], sources: Sources) -> PowerRows:
     power_w = _power(block, header)
-    time_s, clock = None, "none"
+    time_s: Floats | None = None
+    clock: Clock = "none"
     if "timestamp" in header:
         time_s, clock = block.times(header.index("timestamp")), "local"
     names, everywhere = _names(block, header)
     source = sources.indices(names, everywhere=everywhere)
-    return PowerRows(sources, source, time_s, power_w, _as_clock(clock), defects=block.defects)
-
-
-def _as_clock(word: str) -> Clock:
-    return "local" if word == "local" else "none"
+    return PowerRows(sources, source, time_s, power_w, clock, defects=block.defects)
 
 
 def _power(block: TableBlock, header: list[str]) -> Floats:

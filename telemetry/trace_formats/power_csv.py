@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from telemetry.power_rows import Clock, Floats, PowerRows, Sources
-from telemetry.trace_file import fail, printable
+from telemetry.power_rows import Clock, Floats, PowerRows, Sources, no_rows
+from telemetry.trace_file import fail, printable, shown
 from telemetry.trace_formats.table import TableBlock, read_table
 
 TIMES = re.compile(r"(t|time|timestamp|unix|time_unix|unix_time|timestamp_unix|elapsed)(_(s|ms|us|ns))?", re.IGNORECASE)
@@ -51,6 +51,8 @@ def read(path: Path) -> Iterator[PowerRows]:
                 clock = _clock(block, time_s)
             source = sources.indices(_names(block, names))
             yield PowerRows(sources, source, time_s, power_w, clock, defects=block.defects)
+        else:
+            yield no_rows(sources, block.defects)
 
 
 def _names(block: TableBlock, columns: Sequence[int]) -> list[str]:
@@ -82,7 +84,7 @@ def _layout(block: TableBlock) -> Callable[[TableBlock], tuple[Floats, Floats]]:
         fail(block.name, 1, "no column of times (time_s, time_ms, timestamp) and one of watts (power_w); rename them")
     if len(power_at) > 1:
         columns = ", ".join(block.header[at] for at in power_at)
-        fail(block.name, 1, f"several columns of watts ({columns}); rename the one to be read to power_w")
+        fail(block.name, 1, f"several columns of watts ({shown(columns)}); rename the one to be read to power_w")
     scale = 1e3 if block.header[power_at[0]].lower().endswith("_kw") else 1.0
     unit = TIMES.fullmatch(block.header[time_at])
     tick_s = SCALES[(unit[3] or "s").lower()] if unit is not None else 1.0

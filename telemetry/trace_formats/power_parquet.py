@@ -12,7 +12,7 @@ import numpy as np
 from policies.errors import ConfigError
 from telemetry.power_rows import Clock, Floats, PowerRows, Sources
 from telemetry.power_spool import SAMPLE, Samples
-from telemetry.trace_file import fail, printable
+from telemetry.trace_file import fail, printable, shown
 
 MAGIC = b"PAR1"
 BATCH_ROWS = 64 * 1024
@@ -54,8 +54,7 @@ def read(path: Path) -> Iterator[PowerRows]:
     try:
         yield from _read(path, name)
     except (arrow.ArrowException, OSError, OverflowError, TypeError, ValueError) as error:
-        words = " ".join(str(error).split())[:120]
-        fail(name, None, f"damaged Parquet, or columns of other types ({words}); fetch or export the file again")
+        fail(name, None, f"damaged Parquet, or columns of other types ({shown(str(error))}); fetch the file again")
 
 
 def _read(path: Path, name: str) -> Iterator[PowerRows]:
@@ -64,7 +63,7 @@ def _read(path: Path, name: str) -> Iterator[PowerRows]:
     time_at = next((each for each in TIMES if each in columns), None)
     power_at = next((each for each in WATTS if each in columns), None)
     if time_at is None or power_at is None:
-        fail(name, None, f"needs columns time_s and power_w (and source), has {', '.join(columns[:20])}; rename them")
+        fail(name, None, f"needs columns time_s and power_w (and source), has {shown(', '.join(columns))}; rename them")
     named = [each for each in NAMES if each in columns]
     read_columns = [time_at, power_at, *named]
     _check_groups(file, read_columns, name)

@@ -62,7 +62,7 @@ def _read(path: Path, *, any_name: bool) -> Iterator[PowerRows]:
             time_s = np.array([sample[0] for sample in samples], dtype=np.float64)
             power_w = np.array([float(sample[1]) for sample in samples], dtype=np.float64)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            fail(name, None, f"byte {at}: no series of an answer of Prometheus ({error}); ask again")
+            fail(name, None, f"byte {at}: no series of an answer of Prometheus ({shown(str(error))}); ask again")
         yield _rows(series.metric, sources, time_s, power_w, any_name=any_name, known=known)
 
 
