@@ -12,8 +12,8 @@ SAMPLE = np.dtype([("time_s", "<f8"), ("power_w", "<f8"), ("flags", "u1")])
 Samples = NDArray[np.void]
 Indices = NDArray[np.int64]
 
-BUFFER_ROWS = 256 * 1024
-"""Samples sorted by source at once (4 MB): a source's samples then lie in few pieces."""
+BUFFER_ROWS = 128 * 1024
+"""Samples sorted by source at once (2 MB): a source's samples then lie in few pieces."""
 MEMORY_BYTES = 32 * 2**20
 """Beyond, samples go to a temporary file without a name, which nothing can leave behind."""
 

@@ -12,8 +12,9 @@ import numpy as np
 from telemetry.power_rows import Clock, Floats
 from telemetry.power_spool import Samples
 
-WHOLE_ROWS = 2_000_000
-"""Up to here figures are taken from a source's samples at once (34 MB), beyond from pieces, p99 then to 1 mW or so."""
+WHOLE_ROWS = 500_000
+"""Up to here figures are taken from the samples at once (8 MB), beyond from pieces, and p99 is then a reading, or as near
+to one as a millionth of the range, where it otherwise lies between two."""
 GAP_RATIO = 2.5
 """An interval of more than so many periods is a gap: two readings in a row are missing."""
 _BINS = 4096
@@ -111,7 +112,7 @@ def _order(pieces: Pieces, rank: int, low_w: float, high_w: float) -> float:
         for piece in pieces():
             watts = piece["power_w"][~np.isnan(piece["power_w"])]
             under += int(np.count_nonzero(watts < low_w))
-            counts += np.histogram(watts, edges)[0]
+            counts += np.histogram(watts, _BINS, (low_w, high_w))[0]
         below = under
         at = int(np.searchsorted(below + np.cumsum(counts), rank, side="right"))
         at = min(at, _BINS - 1)

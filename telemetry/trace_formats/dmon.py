@@ -108,13 +108,15 @@ def read_nvidia_smi(path: Path) -> Iterator[PowerRows]:
     for line, block in line_blocks(path):
         rows, defects = _Rows([], []), Counter[str]()
         for number, text in _finished(block, line, defects):
+            cells = text.split()
             if _SMI_HEADER.match(text):
                 fields = text.decode("utf-8", "replace").lstrip("# ").split()
-            elif text.strip() and not text.lstrip().startswith(b"#"):
-                cells = text.split()
-                if len(cells) != len(fields):
-                    _refuse(name, number, text, "nvidia-smi dmon")
+            elif not cells or cells[0].startswith(b"#"):
+                continue
+            elif len(cells) == len(fields):
                 rows.take(cells, number)
+            else:
+                _refuse(name, number, text, "nvidia-smi dmon")
         yield _smi_rows(rows, fields, sources, name, defects) if rows.cells else no_rows(sources, defects)
 
 

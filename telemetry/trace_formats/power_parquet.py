@@ -21,8 +21,8 @@ CLOCK_KEY = b"overwatt.clock"
 TIMES = ("time_s", "t_s", "time_ms", "timestamp")
 WATTS = ("power_w", "drawn_w", "node_power_w", "gpu_power_w")
 NAMES = ("source", "sensor", "hostname", "host", "server", "node", "uuid", "gpu")
-GROUP_ROWS = 256 * 1024
-"""Rows that are packed together (5 MB)."""
+GROUP_ROWS = 64 * 1024
+"""Rows that are packed together (1.4 MB)."""
 MAX_ROW_GROUP_BYTES = 64 * 2**20
 """Of the columns that are read; a group is unpacked as a whole."""
 
