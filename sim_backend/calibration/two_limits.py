@@ -1,18 +1,19 @@
 """The exponent of an H200's clock, from one server's throughput without and with a lowered power limit."""
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from policies.models.clocks import PowerLaw, Work, clock_under, slowdown
+from sim_backend.cards.gpu_card import load_gpu
 from sim_backend.fidelity.check import halves
 
 FILE = Path("mlperf-inference-v4.1-h200") / "cap_vs_throughput.csv"
 FULL_W = 700.0
-H200 = PowerLaw(131.0, 144.0, 538.0, 290.0, exponent=2.0, overlap=0.0, min_ratio=345.0 / 1980.0)
-"""Watts: of the recording of single operations (`operations`), rounded; exponent: what is fitted here."""
+CARD = "h200-sxm"
+"""Gives watts, overlap and knee, from the recording of single operations; the exponent is fitted here."""
 SATURATED = Work(compute_s=0.85, memory_s=0.15)
 """What a saturated server does, of both models: nearly all the time its pipes work.
 
@@ -52,7 +53,17 @@ def _name(row: dict[str, str]) -> str:
 
 def kept(exponent: float, limit_w: float) -> float:
     """Throughput under `limit_w` over that at `FULL_W`, as the model has it."""
-    law = replace(H200, exponent=exponent)
+    card = load_gpu(CARD)
+    law = PowerLaw(
+        idle_w=card.loaded_w,
+        active_w=card.active_w,
+        compute_w=card.compute_w,
+        memory_w=card.memory_w,
+        exponent=exponent,
+        memory_knee=card.memory_knee,
+        overlap=card.overlap,
+        min_ratio=card.min_mhz / card.max_mhz,
+    )
     limited, full = slowdown(law, SATURATED, clock_under(law, SATURATED, np.array([limit_w, FULL_W])))
     return float(full / limited)
 
