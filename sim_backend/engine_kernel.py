@@ -222,6 +222,8 @@ def decide(w: World, s: int, server: p.Server, t: float) -> None:
         end_s = t + lasts_s
     elif server.batch > 0:
         steps = (w.heap[s, 0] >> p.SLOT_BITS) - server.iteration
+        if params.has_model:
+            steps = min(steps, p.LONGEST_RUN)
         server.steps = steps
         server.mode = p.DECODE
         drawn_w = start_decode(w, params, server)

@@ -6,6 +6,7 @@ from typing import Annotated, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.errors import ConfigError
 from sim_backend.profile import Profile
 
 # A call into compiled code costs time per argument, and the plant is called every simulated second: so parameters,
@@ -226,16 +227,25 @@ MOST_TOKENS = 2**31 - 1
 """More than any KV cache holds; what is counted in 32 bits stays below."""
 MOST_PROFILES = 256
 
+LONGEST_RUN = 256
+"""Iterations of a run under an iteration model: what is drawn is the run's mean, so a run must not last too long."""
 TICK_S = 0.1
 """Between two steps of a limiter. A tenth of its time constant: finer would cost time and show nothing."""
 
 
 def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
-    """One row per profile, and the tables of their iteration models one behind the other."""
+    """One row per profile, and the tables of their iteration models one behind the other.
+
+    Raises:
+        ConfigError: a profile whose numbers describe no engine.
+    """
+    if len(profiles) > MOST_PROFILES:
+        raise ConfigError(f"{len(profiles)} kinds of servers in one plant; at most {MOST_PROFILES} fit")
     rows = np.zeros(len(profiles), PARAMS)
     tables: list[NDArray[np.float64]] = []
     entries = 0
     for row, profile in zip(rows, profiles, strict=True):
+        _check_profile(profile)
         for name in PARAMS.names or ():
             if hasattr(profile, name):
                 row[name] = getattr(profile, name)
@@ -258,3 +268,24 @@ def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
             entries += len(model.linear_memory_s)
         row["idle_server_w"] = profile.other_w + profile.gpus * row["idle_w"]
     return rows, np.concatenate((*tables, np.zeros(1)))
+
+
+def _check_profile(profile: Profile) -> None:
+    if profile.iteration is not None:
+        if profile.limiter_s <= 0.0:
+            raise ConfigError(
+                f"profile '{profile.name}': an iteration model needs limiter_s above 0, the time in which the firmware "
+                "corrects an excess over a power limit: no clock is known that would meet a limit at once"
+            )
+        if profile.iteration.gpus != profile.gpus:
+            raise ConfigError(
+                f"profile '{profile.name}': {profile.gpus} GPUs, but an iteration model of {profile.iteration.gpus}; "
+                "give the servers as many GPUs as one engine runs on"
+            )
+        return
+    prefill_s = profile.prefill_base_s + profile.prefill_per_token_s + profile.prefill_per_token2_s
+    decode_s = profile.decode_base_s + profile.decode_per_request_s + profile.decode_per_context_s
+    if min(prefill_s, decode_s) <= 0.0:
+        raise ConfigError(
+            f"profile '{profile.name}': an iteration takes no time at all; give prefill_time and decode_time a base_s"
+        )

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 
 from policies.models import gpu_power, latency
+from policies.models.iteration import Iteration, iteration
+from sim_backend.params import TICK_S
 from sim_backend.profile import Profile
 
 
@@ -42,6 +44,14 @@ class Server:
     boundary_s: float = 0.0
     booked_s: float = 0.0
     energy_j: float = 0.0
+    watched_w: float = math.inf
+    """What the limiter holds, the clock it allows, and what the server has drawn since its last step."""
+    allowed: float = 1.0
+    stepped_s: float = 0.0
+    watched_j: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.watch(0.0, math.inf)
 
     @property
     def outstanding(self) -> int:
@@ -57,14 +67,23 @@ class Server:
 
     def clock(self, full_w: float, static_share: float, exponent: float) -> float:
         floor = self.profile.min_mhz / self.profile.max_mhz
-        by_limit = 1.0
-        if full_w > self.limit_w:
+        by_limit = self.allowed
+        if full_w > self.limit_w and not self.profile.limiter_s:
             by_limit = float(gpu_power.clock_ratio_at(self.limit_w / full_w, static_share, exponent))
         return min(1.0, max(floor, min(self.clock_cap, by_limit)))
 
     def decode_clock(self) -> float:
         x = self.profile
         return self.clock(x.decode_ratio * x.tdp_w, x.decode_static_share, x.decode_exponent)
+
+    def work(self) -> Iteration:
+        """The present iteration under an iteration model."""
+        model = self.profile.iteration
+        assert model is not None
+        requests, tokens = len(self.batch) + len(self.admitted), self.batched_tokens()
+        pairs = sum(new * (new + 1) / 2 for new in (r.prompt for r in self.admitted))
+        context = sum(r.prompt + r.tokens for r in self.batch)
+        return iteration(model, requests, tokens, pairs, context, self.clock(0.0, 0.0, 1.0))
 
     def batched_tokens(self) -> int:
         return sum(r.prompt for r in self.admitted) + len(self.batch)
@@ -78,6 +97,8 @@ class Server:
 
     def drawn_w(self) -> float:
         x = self.profile
+        if x.iteration is not None:
+            return x.other_w + x.gpus * (self.work().gpu_w if self.working else x.iteration.idle_w)
         if self.admitted:
             full_w = self.prefill_full_w()
             phi = self.clock(full_w, x.prefill_static_share, x.prefill_exponent)
@@ -91,6 +112,8 @@ class Server:
 
     def iteration_s(self) -> float:
         x = self.profile
+        if x.iteration is not None:
+            return self.work().lasts_s
         decode_s = 0.0
         if self.batch:
             context = sum(r.prompt + r.tokens for r in self.batch)
@@ -111,7 +134,9 @@ class Server:
         return max(decode_s, prefill_s * x.mixed_batch_factor) if self.batch else prefill_s
 
     def book(self, now_s: float) -> None:
-        self.energy_j += self.drawn_w() * (now_s - self.booked_s)
+        joules = self.drawn_w() * (now_s - self.booked_s)
+        self.energy_j += joules
+        self.watched_j += joules
         self.booked_s = now_s
 
     def admit(self) -> None:
@@ -158,9 +183,39 @@ class Server:
         if self.working:
             self.remaining -= (now_s - self.begun_s) / self.lasts_s
             self.begun_s = now_s
+        if limit_w != self.limit_w:
+            self.watch(now_s, limit_w)
         self.clock_cap, self.limit_w = clock_cap, limit_w
         if self.working:
             self.lasts_s = self.iteration_s()
+
+    def watch(self, now_s: float, limit_w: float) -> None:
+        x = self.profile
+        if not x.limiter_s:
+            return
+        peak_w = x.tdp_w * max(x.prefill_ceiling, x.decode_ratio)
+        if x.iteration is not None:
+            peak_w = x.iteration.idle_w + x.iteration.active_w + x.iteration.compute_w + x.iteration.memory_w
+        held_w = max(min(limit_w, x.tdp_w), x.min_limit_w)
+        watched_w = held_w if held_w < peak_w else math.inf
+        if watched_w == math.inf or self.watched_w == math.inf:
+            self.allowed, self.stepped_s, self.watched_j = 1.0, now_s, 0.0
+        self.watched_w = watched_w
+
+    def step_limiter(self, now_s: float) -> None:
+        x = self.profile
+        self.book(now_s)
+        gpu_w = (self.watched_j / (now_s - self.stepped_s) - x.other_w) / x.gpus
+        self.stepped_s, self.watched_j = now_s, 0.0
+        over = gpu_w / self.watched_w - 1.0
+        start = min(self.allowed, self.decode_clock()) if over > 0.0 else self.allowed
+        allowed = start - over * (1.0 - math.exp(-TICK_S / x.limiter_s))
+        allowed = max(min(allowed, 1.0), x.min_mhz / x.max_mhz)
+        if allowed != self.allowed:
+            self.remaining -= (now_s - self.begun_s) / self.lasts_s if self.working else 0.0
+            self.begun_s = now_s
+            self.allowed = allowed
+            self.lasts_s = self.iteration_s() if self.working else math.inf
 
 
 class TwinPlant:
@@ -174,14 +229,21 @@ class TwinPlant:
         self.pack_to = 1
         self.now_s = 0.0
         self.taken_s = 0.0
+        self.tick = 1
 
     def advance(self, until_s: float) -> None:
         while True:
             server = min(self.servers, key=lambda s: (s.end_s, s.index))
             arrival_s = self.coming[0].arrival_s if self.coming else math.inf
-            if min(server.end_s, arrival_s) > until_s:
+            watched = [s for s in self.servers if s.watched_w < math.inf]
+            tick_s = self.tick * TICK_S if watched else math.inf
+            if min(server.end_s, tick_s, arrival_s) > until_s:
                 break
-            if server.end_s <= arrival_s:
+            if tick_s < server.end_s and tick_s <= arrival_s:
+                for each in watched:
+                    each.step_limiter(tick_s)
+                self.tick += 1
+            elif server.end_s <= arrival_s:
                 now_s = server.end_s
                 self.completed += server.end(now_s)
                 server.begin(now_s)
@@ -206,6 +268,8 @@ class TwinPlant:
             server.begin(request.arrival_s)
 
     def set_caps(self, clock_ratio: list[float], limit_w: list[float]) -> None:
+        if all(s.watched_w == math.inf for s in self.servers):
+            self.tick = int(self.now_s / TICK_S) + 1
         for server, clock, limit in zip(self.servers, clock_ratio, limit_w, strict=True):
             server.recap(self.now_s, clock, limit)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.models.iteration import IterationModel
 from sim_backend.arrivals import Arrivals
 from sim_backend.plant import Plant
 from sim_backend.profile import Profile
@@ -58,6 +59,36 @@ TIGHT = replace(
     decode_per_request_s=1.7e-3,
     idle_w=130.0,
 )
+# Two resources: decodes bound by memory, prefills by compute, with every term of the model in play.
+MODEL = IterationModel(
+    host_s=2.1e-3,
+    host_per_request_s=4.0e-5,
+    link_s=1.3e-3,
+    link_per_token_s=3.0e-7,
+    linear_compute_s=4.0e-4,
+    linear_compute_per_token_s=6.2e-5,
+    linear_memory_s=np.array([0.010, 0.011, 0.013, 0.016, 0.020]),
+    linear_memory_per_token_s=1.0e-6,
+    attention_compute_per_pair_s=9.0e-9,
+    attention_memory_per_context_s=1.6e-7,
+    attention_compute_per_context_s=2.0e-8,
+    overlap=0.85,
+    memory_knee=0.55,
+    gpus=8,
+    idle_w=95.0,
+    active_w=140.0,
+    compute_w=330.0,
+    memory_w=120.0,
+    exponent=2.1,
+    head_memory_s=3.0e-4,
+    head_compute_per_request_s=5.0e-6,
+    state_memory_per_request_s=1.0e-5,
+    busy_per_request_s=2.0e-5,
+    prompt_s=1.5e-3,
+)
+MODELLED = replace(TIGHT, name="modelled server", iteration=MODEL, limiter_s=1.0)
+# At full clock it never draws more than TDP, so that without a limit nothing is regulated.
+REGULATED = replace(TIGHT, name="regulated server", prefill_ceiling=1.0, limiter_s=0.7)
 NO_SLO: Mapping[str, Slo] = {}
 
 
