@@ -1,20 +1,16 @@
 """Bytes of a recording, unpacked on the way: gzip and xz, with a bound on memory and one line about damage."""
 
 import gzip
-import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn, cast
+from typing import IO, NoReturn, cast
 
 import numpy as np
 
 from telemetry.request_rows import MAX_LINE_BYTES, fail
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 CHUNK_BYTES = 512 * 1024
 """Text read at once: some ten thousand rows, so that numpy's cost per call does not show, in a few MB of memory."""
@@ -26,33 +22,36 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _XZ_MAGIC = b"\xfd7zXZ\0"
 
 
-class _Unxz(io.RawIOBase):
+class _Unxz:
     """An xz file unpacked as it is read; unlike `lzma.open` it refuses a header that asks for too much memory."""
 
     def __init__(self, packed: IO[bytes]) -> None:
         self._packed = packed
         self._unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> bytes:
+        """As many bytes as asked for; fewer only at the end of the file."""
+        parts: list[bytes] = []
+        while size > 0 and (part := self._some(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        room = memoryview(buffer)
+    def _some(self, size: int) -> bytes:
+        """At least one byte; empty at the end of the file."""
         while True:
             if self._unpacker.eof:
-                rest = self._next_stream()
-                if not rest:
-                    return 0
+                packed = self._next_stream()
+                if not packed:
+                    return b""
                 self._unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
-                unpacked = self._unpacker.decompress(rest, len(room))
             else:
                 packed = self._packed.read(HEAD_BYTES) if self._unpacker.needs_input else b""
                 if not packed and self._unpacker.needs_input:
                     raise EOFError("it ends inside a block")
-                unpacked = self._unpacker.decompress(packed, len(room))
+            unpacked = self._unpacker.decompress(packed, size)
             if unpacked:
-                room[: len(unpacked)] = unpacked
-                return len(unpacked)
+                return unpacked
 
     def _next_stream(self) -> bytes:
         """Start of what follows the end of one stream, zero padding left out; empty at the end of the file."""
@@ -83,7 +82,7 @@ def open_source(path: str | Path, name: str) -> Iterator["Source"]:
         if magic.startswith(_GZIP_MAGIC):
             stream = cast("IO[bytes]", opened.enter_context(gzip.GzipFile(fileobj=file)))
         elif magic == _XZ_MAGIC:
-            stream = opened.enter_context(io.BufferedReader(_Unxz(file), HEAD_BYTES))
+            stream = cast("IO[bytes]", _Unxz(file))
         yield Source(Path(path), name, stream)
 
 

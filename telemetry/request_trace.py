@@ -94,7 +94,7 @@ def _said(extras: Requests | None, column: str) -> Ints | None:
 def read_request_trace(
     path: str | Path, reading: Reading = READ_WHOLE, *, memory_bytes: int = MEMORY_BYTES
 ) -> RequestTrace:
-    """Read a request trace of any format that docs/traces.md lists, plain, gzip or xz; ServeGen's may be a folder.
+    """Read a request trace of any format that docs/requests.md lists, plain, gzip or xz; ServeGen's may be a folder.
 
     With dates the first request arrives at 0 s; seconds are kept as given.
 

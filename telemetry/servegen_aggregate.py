@@ -19,7 +19,7 @@ TOKENS_SUFFIX = "tokens_6h.csv"
 MAX_RATE_RPS = 1e6
 MAX_BYTES = 8 * 2**20
 """Larger files are no aggregates: 14 days of windows have 50 KB."""
-MAX_POWER = 64.0
+MAX_EXPONENT = 64.0
 """Counts then stay at each quantile until just before the next."""
 MAX_POINTS = 2_000
 """Points of a distribution made of quantiles."""
@@ -69,7 +69,7 @@ def from_quantiles(row: Vec) -> TokenCounts:
     """A distribution with these p50, p90 and p99, and as near the mean as they allow; the smallest count is 1.
 
     Between its quantiles the logarithm of the count is linear in the share. If that leaves the mean too low, the
-    largest count is raised above p99; if too high, the logarithm rises late within each part (its share to a power
+    largest count is raised above p99; if too high, the logarithm rises late within each part (its share to an exponent
     above 1). Both only ever move the mean one way, so bisection finds them.
 
     Args:
@@ -82,7 +82,7 @@ def from_quantiles(row: Vec) -> TokenCounts:
             low, high = (middle, high) if _counts(row, middle, 1.0).mean() < row[0] else (low, middle)
         counts = _counts(row, low, 1.0)
     else:
-        flat, steep = 1.0, MAX_POWER
+        flat, steep = 1.0, MAX_EXPONENT
         while steep > 1.001 * flat:
             middle = (flat * steep) ** 0.5
             flat, steep = (middle, steep) if _counts(row, low, middle).mean() > row[0] else (flat, middle)
@@ -90,13 +90,13 @@ def from_quantiles(row: Vec) -> TokenCounts:
     return TokenCounts(np.maximum(np.rint(counts), 1.0).astype(np.int32), np.arange(1, MAX_POINTS + 1) / MAX_POINTS)
 
 
-def _counts(row: Vec, largest: float, power: float) -> Vec:
+def _counts(row: Vec, largest: float, exponent: float) -> Vec:
     """Counts at equal shares, rising."""
     knots = np.array([0.0, 0.5, 0.9, 0.99, 1.0])
     logarithms = np.log([1.0, row[1], row[2], row[3], largest])
     share = (np.arange(MAX_POINTS) + 0.5) / MAX_POINTS
     part = np.searchsorted(knots, share, side="right") - 1
-    along = ((share - knots[part]) / np.diff(knots)[part]) ** power
+    along = ((share - knots[part]) / np.diff(knots)[part]) ** exponent
     return np.asarray(np.exp(logarithms[part] + np.diff(logarithms)[part] * along))
 
 

@@ -60,8 +60,8 @@ def store_drawn(load: ServeGen, intake: Intake, reading: Reading) -> None:
     rows = expected_rows(load, reading)
     if rows > MAX_ROWS:
         text = (
-            f"stands for {rows:,.0f} requests, more than the {MAX_ROWS:,} that are kept; read a share or a part of it "
-            f"(factor at most {reading.factor * MAX_ROWS / rows:.2g}, or a shorter span)"
+            f"stands for {rows:,.0f} requests, more than the {MAX_ROWS:,} that are kept; name a recipe instead, with "
+            f"factor at most {reading.factor * MAX_ROWS / rows:.2g} or fewer days (docs/requests.md)"
         )
         fail(intake.name, None, text)
 

@@ -11,6 +11,7 @@ import pytest
 from pyarrow.parquet import write_table
 
 from policies.errors import DataError
+from sim_backend.arrivals import Load, TraceArrivals
 from telemetry.request_parquet import BLOCK_ROWS, write_parquet
 from telemetry.request_spool import Recorded
 from telemetry.request_trace import read_request_trace
@@ -60,6 +61,19 @@ def test_what_is_written_is_read_again(write: Write) -> None:
     assert block.priority is not None
     assert (block.priority == expected.priority).all()
     assert block.cached_tokens is not None
+
+
+def test_a_fleet_gets_the_same_arrivals_from_csv_and_from_its_copy_in_parquet(tmp_path: Path, write: Write) -> None:
+    lines = "".join(f"{k / 3!r},{k + 1},{k % 9}\n" for k in range(2000))
+    original = tmp_path / "trace.csv"
+    original.write_text("arrival_timestamp,prompt_size,token_size\n" + lines)
+    trace = read_request_trace(original)
+    copy = read_request_trace(write(written(*trace.blocks())))
+    load = Load(factor=2.5, seed=3)
+    for first, second in zip(TraceArrivals(trace, load).blocks(), TraceArrivals(copy, load).blocks(), strict=True):
+        assert (first.arrival_s == second.arrival_s).all()
+        assert (first.prompt_tokens == second.prompt_tokens).all()
+        assert (first.output_tokens == second.output_tokens).all()
 
 
 def test_columns_that_nobody_knows_are_neither_written_nor_read(write: Write) -> None:

@@ -223,7 +223,7 @@ def test_a_trace_that_was_drawn_travels_with_its_reading(folder: Folder) -> None
 
 def test_more_requests_than_can_be_kept_are_refused_with_the_share_that_can(folder: Folder) -> None:
     path = folder({**FILES, "chunk-0-trace.csv": DAY.replace(b",1,", b",100000,")})
-    with pytest.raises(DataError, match=r"stands for 2,880,\d{3},\d{3} requests, more than .* .factor at most 0.017"):
+    with pytest.raises(DataError, match=r"stands for 2,880,\d{3},\d{3} requests, more than .* factor at most 0.017"):
         read_request_trace(path)
     with pytest.raises(DataError, match="no request falls into the span"):
         read_request_trace(path, Reading(start_s=900_000.0))
@@ -273,7 +273,7 @@ def test_summed_rates_are_drawn_with_the_quantiles_beside_them(folder: Folder) -
 def test_a_mean_that_its_quantiles_cannot_have_leaves_the_quantiles() -> None:
     low = from_quantiles(np.array([1.0, 99.0, 2302.0, 28539.0]))
     assert low.counts.max() == 28539
-    assert np.quantile(low.counts, 0.9) == pytest.approx(2302, rel=0.01)
+    assert np.quantile(low.counts, 0.9, method="higher") == pytest.approx(2302, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -395,4 +395,4 @@ def test_a_reading_that_makes_no_sense_is_refused() -> None:
         {"cache_blocks": -1},
     ):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            Reading(**wrong)  # type: ignore[arg-type]
+            Reading(**wrong)
