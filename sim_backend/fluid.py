@@ -1,9 +1,10 @@
 """The screening tier: rows of servers over weeks, second by second, without following single requests.
 
-Servers that share profile, priority and caps are one class (`fluid_kernel`). Each request of a second belongs to one of a
-few types of prompt and output lengths; its prefill is booked where it falls, its decode flows with the tokens of the
-class. Left out, against `plant.Plant`: which server a request meets (only how many servers hold how many), lengths within a
-type, the order of requests within a second, latencies of single requests, and caps that change within a second.
+Servers that share profile, priority and caps are one class (`fluid_kernel`). Each request of a second belongs to one of
+a few types of prompt and output lengths; its prefill is booked where it falls, its decode flows with the tokens of the
+class. Left out, against `plant.Plant`: which server a request meets (only how many servers hold how many), lengths
+within a type, the order of requests within a second, latencies of single requests, how a power limit is approached (it
+binds at once), and caps that change within a second.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from policies.arrays import Vec
 from policies.errors import ConfigError, InvariantViolated
-from policies.models.iteration import IterationModel
 from sim_backend.arrivals import ArrivalSource
+from sim_backend.iteration_tables import tables_of
 from sim_backend.profile import Profile
 from sim_backend.result import PRIORITIES
 
@@ -141,8 +142,6 @@ class ServerClass:
     count: int
     profile: Profile
     priority: int
-    model: IterationModel | None = None
-    """Instead of the profile's affine times and powers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,7 +191,7 @@ def run_fluid(
         drawn_w,
         requests,
         np.array([_params(each) for each in classes]),
-        _table(classes),
+        *tables_of([each.profile for each in classes], types, kinds.weight),
         np.zeros((n, f.NSTATE)),
         levels,
         np.zeros((n, ticks, 3)),
@@ -209,8 +208,8 @@ def _check_lengths(classes: Sequence[ServerClass], types: Vec) -> None:
         longest = float((types[:, 0] + types[:, 2] + types[:, 3]).max())
         if longest > each.profile.kv_tokens:
             raise ConfigError(
-                f"profile '{each.profile.name}': requests of {longest:.0f} tokens and more never fit into its KV cache of "
-                f"{each.profile.kv_tokens} tokens; the screening tier needs servers that hold every type of request"
+                f"profile '{each.profile.name}': requests of {longest:.0f} tokens and more never fit into its KV cache "
+                f"of {each.profile.kv_tokens} tokens; the screening tier needs servers that hold every type of request"
             )
 
 
@@ -235,7 +234,7 @@ def _caps(seconds: int, classes: int, clock_ratio: Vec | None, limit_w: Vec | No
 def _params(each: ServerClass) -> Vec:
     from sim_backend import fluid_kernel as f
 
-    profile, model = each.profile, each.model
+    profile, model = each.profile, each.profile.iteration
     vector = np.zeros(f.NCLASS)
     common = (
         float(model is None),
@@ -250,17 +249,6 @@ def _params(each: ServerClass) -> Vec:
         profile.max_batch_tokens,
     )
     vector[: f.K_OWN] = common
-    own = (
-        [getattr(profile, name) for name in f.AFFINE_FIELDS]
-        if model is None
-        else [getattr(model, name) for name in f.TWO_RESOURCE_FIELDS]
-    )
-    vector[f.K_OWN : f.K_OWN + len(own)] = own
+    if model is None:
+        vector[f.K_OWN :] = [getattr(profile, name) for name in f.AFFINE_FIELDS]
     return vector
-
-
-def _table(classes: Sequence[ServerClass]) -> Vec:
-    """Seconds of reading weights by tokens; each row ends in its own last value."""
-    given = [np.zeros(1) if each.model is None else np.asarray(each.model.linear_memory_s) for each in classes]
-    longest = max(len(row) for row in given)
-    return np.array([np.concatenate((row, np.full(longest - len(row), row[-1]))) for row in given])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.models import gpu_power, latency, roofline
+from policies.models import gpu_power, latency
 from sim_backend.compiled import compiled, inlined
 
 Floats = NDArray[np.float64]
@@ -23,11 +23,8 @@ _decode_s = inlined(latency.decode_s)
 _clock_factor = inlined(gpu_power.clock_factor)
 _clock_ratio_at = inlined(gpu_power.clock_ratio_at)
 _prefill_ratio = inlined(gpu_power.prefill_ratio)
-_stretch = inlined(roofline.memory_stretch)
-_overlapped_s = inlined(roofline.overlapped_s)
-_busy_w = inlined(roofline.busy_w)
 
-# A class of servers. K_AFFINE tells which of the two backends the numbers after K_COMMON are for.
+# A class of servers. K_AFFINE tells which of the two backends it has: the numbers after K_OWN, or tables.
 (
     K_AFFINE,
     K_COUNT,
@@ -66,30 +63,6 @@ AFFINE_FIELDS = (
 (A_DECODE_BASE_S, A_DECODE_REQUEST_S, A_DECODE_CONTEXT_S, A_DECODE_SHARE) = range(16, 20)
 (A_AT_128, A_PER_OCTAVE, A_CEILING, A_PREFILL_STATIC, A_PREFILL_EXPONENT) = range(20, 25)
 (A_DECODE_RATIO, A_DECODE_STATIC, A_DECODE_EXPONENT) = range(25, 28)
-# Two resources: the fields of an `IterationModel`, less its table, in this order.
-TWO_RESOURCE_FIELDS = (
-    "host_s",
-    "host_per_request_s",
-    "link_s",
-    "link_per_token_s",
-    "linear_compute_s",
-    "linear_compute_per_token_s",
-    "linear_memory_per_token_s",
-    "attention_compute_per_pair_s",
-    "attention_memory_per_context_s",
-    "attention_compute_per_context_s",
-    "overlap",
-    "memory_knee",
-    "idle_w",
-    "active_w",
-    "compute_w",
-    "memory_w",
-    "exponent",
-)
-(T_HOST_S, T_HOST_REQUEST_S, T_LINK_S, T_LINK_TOKEN_S) = range(10, 14)
-(T_LINEAR_C_S, T_LINEAR_C_TOKEN_S, T_LINEAR_M_TOKEN_S) = range(14, 17)
-(T_PAIR_S, T_CONTEXT_M_S, T_CONTEXT_C_S, T_OVERLAP, T_KNEE) = range(17, 22)
-(T_IDLE_W, T_ACTIVE_W, T_COMPUTE_W, T_MEMORY_W, T_EXPONENT) = range(22, 27)
 NCLASS = 28
 
 # What a class remembers.
@@ -118,8 +91,10 @@ GOLDEN = 0.6180339887498949
 SPREAD = 997.0
 """Makes of one evenly spread sequence a second that does not follow it."""
 FOLLOW = 0.25
-"""How much of a change of the share of prefill decides the pace of the next second. All of it would swing: where prompts
-wait for completions, a second of few prefills brings many completions, and these many prefills."""
+"""How much of a change of the share of prefill decides the pace of the next second. All of it would swing: where
+prompts wait for completions, a second of few prefills brings many completions, and these many prefills."""
+HALVINGS = 10
+"""Of the range of clocks, to find the one that a power limit leaves."""
 MOST_LUMPS = 64
 """Events of a second that are taken one by one; more of them are taken in so many equal lumps."""
 TINY = 1e-9
@@ -129,8 +104,12 @@ class Fluid(NamedTuple):
     """All state; rows are classes of servers."""
 
     params: Floats
-    table: Floats
-    """Seconds of reading weights by tokens, two-resource classes only [classes, tokens]."""
+    axes: Floats
+    """Where tables have values: clock ratios, batches, and context tokens of each request [classes, 3, points]."""
+    decode: Floats
+    """Seconds and GPU watts of a decode iteration [classes, clocks, batches, contexts, 2]."""
+    prompt: Floats
+    """The same of one that holds one prompt of a type, or two [classes, types, 2, clocks, batches, 2]."""
     state: Floats
     levels: Floats
     """Servers by outstanding requests [classes, levels]."""
@@ -143,48 +122,53 @@ class Fluid(NamedTuple):
 
 
 @inlined
-def two_resource(k: Floats, linear_m: float, r: tuple[float, float, float, float], phi: float) -> tuple[float, float]:
-    """Seconds and GPU watts of an iteration with (requests, tokens, pairs, context) at clock ratio `phi`."""
-    requests, tokens, pairs, context = r
-    stretch = _stretch(phi, k[T_KNEE])
-    linear_c = (k[T_LINEAR_C_S] + k[T_LINEAR_C_TOKEN_S] * tokens) / phi
-    linear_m = (linear_m + k[T_LINEAR_M_TOKEN_S] * tokens) * stretch
-    attention_c = (k[T_PAIR_S] * pairs + k[T_CONTEXT_C_S] * context) / phi
-    attention_m = k[T_CONTEXT_M_S] * context * stretch
-    busy_s = _overlapped_s(linear_c, linear_m, k[T_OVERLAP]) + _overlapped_s(attention_c, attention_m, k[T_OVERLAP])
-    busy_s += k[T_LINK_S] + k[T_LINK_TOKEN_S] * tokens
-    lasts_s = busy_s + k[T_HOST_S] + k[T_HOST_REQUEST_S] * requests
-    gpu_w = _busy_w(
-        k[T_IDLE_W],
-        k[T_ACTIVE_W],
-        k[T_COMPUTE_W],
-        k[T_MEMORY_W],
-        k[T_EXPONENT],
-        phi,
-        busy_s / lasts_s,
-        (linear_c + attention_c) / lasts_s,
-        (linear_m + attention_m) / lasts_s,
+def place(axis: Floats, value: float) -> tuple[int, float]:
+    """Between which points of a rising axis a value lies: the lower one, and the way to the next; ends hold beyond."""
+    index = 0
+    while index < len(axis) - 2 and value >= axis[index + 1]:
+        index += 1
+    way = (value - axis[index]) / (axis[index + 1] - axis[index])
+    return index, min(max(way, 0.0), 1.0)
+
+
+@inlined
+def at_batch(table: Floats, b: int, way: float) -> tuple[float, float]:
+    """Seconds and watts between two batches."""
+    return (
+        (1.0 - way) * table[b, 0] + way * table[b + 1, 0],
+        (1.0 - way) * table[b, 1] + way * table[b + 1, 1],
     )
+
+
+@inlined
+def tabled_decode(w: Fluid, c: int, batch: float, context: float, phi: float) -> tuple[float, float]:
+    """Seconds and GPU watts of a decode iteration, between the points of the table."""
+    clock, clock_way = place(w.axes[c, 0], phi)
+    b, batch_way = place(w.axes[c, 1], batch)
+    x, context_way = place(w.axes[c, 2], context / batch)
+    lasts_s, gpu_w = 0.0, 0.0
+    for i in range(2):
+        share = clock_way if i else 1.0 - clock_way
+        near_s, near_w = at_batch(w.decode[c, clock + i, :, x], b, batch_way)
+        far_s, far_w = at_batch(w.decode[c, clock + i, :, x + 1], b, batch_way)
+        lasts_s += share * ((1.0 - context_way) * near_s + context_way * far_s)
+        gpu_w += share * ((1.0 - context_way) * near_w + context_way * far_w)
     return lasts_s, gpu_w
 
 
 @inlined
-def two_resource_limited(
-    k: Floats, linear_m: float, r: tuple[float, float, float, float], phi: float, limit_w: float
-) -> tuple[float, float]:
-    """The same where the firmware lowers the clock until the GPU draws no more than `limit_w`."""
-    lasts_s, gpu_w = two_resource(k, linear_m, r, phi)
-    if gpu_w <= limit_w:
-        return lasts_s, gpu_w
-    low, high = k[K_MIN_CLOCK_RATIO], phi
-    for _ in range(20):
-        middle = 0.5 * (low + high)
-        lasts_s, gpu_w = two_resource(k, linear_m, r, middle)
-        if gpu_w > limit_w:
-            high = middle
-        else:
-            low = middle
-    return two_resource(k, linear_m, r, low)
+def tabled_prompt(w: Fluid, c: int, j: int, together: float, batch: float, phi: float) -> tuple[float, float]:
+    """The same of an iteration with `together` prompts of type `j`: what a further one adds is that of the second."""
+    clock, clock_way = place(w.axes[c, 0], phi)
+    b, batch_way = place(w.axes[c, 1], batch)
+    lasts_s, gpu_w = 0.0, 0.0
+    for i in range(2):
+        share = clock_way if i else 1.0 - clock_way
+        one_s, one_w = at_batch(w.prompt[c, j, 0, clock + i], b, batch_way)
+        two_s, two_w = at_batch(w.prompt[c, j, 1, clock + i], b, batch_way)
+        lasts_s += share * (one_s + (together - 1.0) * (two_s - one_s))
+        gpu_w += share * (one_w + min(together - 1.0, 1.0) * (two_w - one_w))
+    return lasts_s, gpu_w
 
 
 @inlined
@@ -197,13 +181,17 @@ def affine_clock(k: Floats, full_w: float, static: float, exponent: float, phi: 
 
 
 @inlined
-def decode_cost(
-    k: Floats, table: Floats, batch: float, context: float, phi: float, limit_w: float
-) -> tuple[float, float]:
+def decode_cost(w: Fluid, c: int, batch: float, context: float, phi: float, limit_w: float) -> tuple[float, float]:
     """Seconds and GPU watts of a decode iteration."""
+    k = w.params[c]
     if k[K_AFFINE] == 0.0:
-        linear_m = table[min(int(batch + 0.5), len(table) - 1)]
-        return two_resource_limited(k, linear_m, (batch, batch, 0.0, context), phi, limit_w)
+        lasts_s, gpu_w = tabled_decode(w, c, batch, context, phi)
+        low, high = k[K_MIN_CLOCK_RATIO], phi
+        for _ in range(HALVINGS if gpu_w > limit_w else 0):
+            middle = 0.5 * (low + high)
+            lasts_s, gpu_w = tabled_decode(w, c, batch, context, middle)
+            low, high = (low, middle) if gpu_w > limit_w else (middle, high)
+        return lasts_s, gpu_w
     full_w = k[A_DECODE_RATIO] * k[A_TDP_W]
     static, exponent = k[A_DECODE_STATIC], k[A_DECODE_EXPONENT]
     phi = affine_clock(k, full_w, static, exponent, phi, limit_w)
@@ -213,38 +201,29 @@ def decode_cost(
 
 
 @inlined
-def prefill_cost(
-    k: Floats,
-    table: Floats,
-    prompt: tuple[float, float, float],
-    batch: float,
-    context: float,
-    phi: float,
-    limit_w: float,
+def prompt_cost(
+    w: Fluid, c: int, j: int, types: Floats, together: float, batch: float, phi: float, limit_w: float
 ) -> tuple[float, float]:
-    """Seconds and GPU watts of one iteration that prefills.
-
-    Args:
-        k: the class.
-        table: of the class.
-        prompt: how many requests, their tokens, and the mean of the square of these.
-        batch: residents that decode along.
-        context: their tokens.
-        phi: clock cap.
-        limit_w: power limit.
-    """
-    requests, tokens, square = prompt
+    """Seconds and GPU watts of an iteration with `together` prompts of type `j`, beside `batch` that decode."""
+    k = w.params[c]
     if k[K_AFFINE] == 0.0:
-        pairs = 0.5 * (square / requests + tokens)
-        linear_m = table[min(int(tokens + batch), len(table) - 1)]
-        return two_resource_limited(k, linear_m, (requests + batch, tokens + batch, pairs, context), phi, limit_w)
+        lasts_s, gpu_w = tabled_prompt(w, c, j, together, batch, phi)
+        low, high = k[K_MIN_CLOCK_RATIO], phi
+        for _ in range(HALVINGS if gpu_w > limit_w else 0):
+            middle = 0.5 * (low + high)
+            lasts_s, gpu_w = tabled_prompt(w, c, j, together, batch, middle)
+            low, high = (low, middle) if gpu_w > limit_w else (middle, high)
+        return lasts_s, gpu_w
+    prompt = types[j, 0]
+    tokens = together * prompt
     total = tokens + batch
+    # Mean of the square of the tokens of as many prompts, less the square of their mean.
+    variance = together * (types[j, 1] - prompt * prompt)
     full_w = k[A_TDP_W] * _prefill_ratio(max(total, 1.0), k[A_AT_128], k[A_PER_OCTAVE], k[A_CEILING])
     static, exponent = k[A_PREFILL_STATIC], k[A_PREFILL_EXPONENT]
     phi = affine_clock(k, full_w, static, exponent, phi, limit_w)
-    spread = square - tokens * tokens
     lasts_s = _prefill_s(total, k[A_PREFILL_BASE_S], k[A_PREFILL_TOKEN_S], k[A_PREFILL_TOKEN2_S])
-    lasts_s += k[A_PREFILL_TOKEN2_S] * spread
+    lasts_s += k[A_PREFILL_TOKEN2_S] * variance
     lasts_s *= _slowdown(phi, k[A_PREFILL_SHARE])
     if batch > 0.0:
         lasts_s *= k[A_MIXED]
@@ -419,7 +398,7 @@ def route_second(w: Fluid, k: int, priority: int, count: float, pack_to: int, do
             w.state[c, S_LEFT] = 0.0
             w.state[c, S_FRESH] = 0.0
             events += done[c]
-    lumps = min(max(int(math.ceil(events)), 1), MOST_LUMPS)
+    lumps = min(max(math.ceil(events), 1), MOST_LUMPS)
     for _ in range(lumps):
         for c in range(len(w.state)):
             if w.params[c, K_PRIORITY] == priority:
@@ -489,7 +468,7 @@ def admit(
     counts: NDArray[np.int32],
     types: Floats,
     costs: Floats,
-    engine: tuple[float, float, float, float, float, float],
+    engine: tuple[float, float, float, float, float],
 ) -> None:
     """Start the prefills of the requests that there is room for, first come first served.
 
@@ -500,9 +479,9 @@ def admit(
         counts: arrivals [seconds, priorities, types].
         types: prompt tokens, their mean square, output tokens, and half the width over which these spread [types, 4].
         costs: room for seconds and server watts of each type.
-        engine: batch, context, seconds of a decode iteration, tokens in this second, clock ratio, power limit.
+        engine: batch, seconds of a decode iteration, tokens in this second, clock ratio, power limit.
     """
-    batch, context, decode_s, tokens, phi, limit_w = engine
+    batch, decode_s, tokens, phi, limit_w = engine
     p, state = w.params[c], w.state[c]
     priority, servers = int(p[K_PRIORITY]), p[K_COUNT]
     arrived = 0.0
@@ -525,15 +504,13 @@ def admit(
     for j in range(len(types)):
         if counts[k, priority, j] == 0 and state[S_NEXT] == k:
             continue
-        prompt, square = types[j, 0], types[j, 1]
         lasts_s, energy_j = 0.0, 0.0
         if fresh < 1.0:
-            joined = (together, together * prompt, together * square + together * (together - 1.0) * prompt * prompt)
-            mixed_s, mixed_w = prefill_cost(p, w.table[c], joined, max(batch, TINY), context, phi, limit_w)
+            mixed_s, mixed_w = prompt_cost(w, c, j, types, together, max(batch, TINY), phi, limit_w)
             lasts_s = (1.0 - fresh) * max(mixed_s, decode_s) / together
             energy_j = lasts_s * mixed_w
         if fresh > 0.0:
-            fresh_s, fresh_w = prefill_cost(p, w.table[c], (1.0, prompt, square), 0.0, 0.0, phi, limit_w)
+            fresh_s, fresh_w = prompt_cost(w, c, j, types, 1.0, 0.0, phi, limit_w)
             lasts_s += fresh * fresh_s
             energy_j += fresh * fresh_s * fresh_w
         costs[j, 0] = lasts_s
@@ -620,7 +597,9 @@ def run(
     drawn_w: Floats,
     requests: Floats,
     params: Floats,
-    table: Floats,
+    axes: Floats,
+    decode: Floats,
+    prompt: Floats,
     state: Floats,
     levels: Floats,
     due: Floats,
@@ -637,21 +616,21 @@ def run(
         drawn_w: result [seconds, classes].
         requests: result, outstanding and of these waiting for admission at the end of each second
             [seconds, classes, 2].
-        params, table, state, levels, due, prefill, share: the members of `Fluid`.
+        params, axes, decode, prompt, state, levels, due, prefill, share: the members of `Fluid`.
     """
-    w = Fluid(params, table, state, levels, due, prefill, share)
+    w = Fluid(params, axes, decode, prompt, state, levels, due, prefill, share)
     classes = len(state)
     costs = np.empty((len(types), 2))
     done, idle = np.empty(classes), np.empty(classes)
-    now = np.empty((classes, 5))
+    now = np.empty((classes, 4))
     for k in range(len(counts)):
         step = min(k, len(caps) - 1)
         for c in range(classes):
             phi = min(max(caps[step, c, 0], params[c, K_MIN_CLOCK_RATIO]), 1.0)
             busy, batch, context = batch_of(w, c)
-            decode_s, decode_w = decode_cost(params[c], table[c], max(batch, 1.0), context, phi, caps[step, c, 1])
+            decode_s, decode_w = decode_cost(w, c, max(batch, 1.0), context, phi, caps[step, c, 1])
             tokens = pace(w, c, k, busy, decode_s)
-            now[c, 0], now[c, 1], now[c, 2], now[c, 3], now[c, 4] = batch, context, decode_s, tokens, decode_w
+            now[c, 0], now[c, 1], now[c, 2], now[c, 3] = batch, decode_s, tokens, decode_w
             done[c] = complete(w, c, tokens)
             idle[c] = 0.0
         for priority in range(counts.shape[1]):
@@ -661,9 +640,9 @@ def run(
             route_second(w, k, priority, arriving, pack_to, done, idle)
         for c in range(classes):
             phi = min(max(caps[step, c, 0], params[c, K_MIN_CLOCK_RATIO]), 1.0)
-            engine = (now[c, 0], now[c, 1], now[c, 2], now[c, 3], phi, caps[step, c, 1])
+            engine = (now[c, 0], now[c, 1], now[c, 2], phi, caps[step, c, 1])
             admit(w, c, k, counts, types, costs, engine)
             busy = params[c, K_COUNT] - idle[c]
-            drawn_w[k, c] = take_w(w, c, k, busy, idle[c], now[c, 4])
+            drawn_w[k, c] = take_w(w, c, k, busy, idle[c], now[c, 3])
             requests[k, c, 0] = state[c, S_RESIDENTS] + state[c, S_WAITING]
             requests[k, c, 1] = state[c, S_WAITING]
