@@ -25,7 +25,7 @@ MATRIX_TILES = ((256, 128), (128, 256), (128, 128), (64, 256), (64, 128), (64, 6
 """Rows and columns of the output that one SM works on: what Hopper's matrix instructions offer (64 rows each)."""
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Into how many parts a product's inner dimension is cut when its tiles alone leave SMs idle."""
-EXPERT_TILES = ((16, 64), (16, 128), (32, 128), (64, 64), (64, 128), (128, 128), (128, 256))
+EXPERT_TILES = ((16, 32), (16, 64), (16, 128), (32, 128), (64, 64), (64, 128), (128, 128), (128, 256))
 ROWS_PROMPT, ROWS_DECODE = 128.0, 64.0
 """Query rows of an attention tile (FlashAttention-3, forward); decoding needs few."""
 PLANNED_REQUESTS = 992.0
@@ -180,6 +180,7 @@ class AttentionKernel:
     launch_s: float
     """All kernels of one call; for prompts also writing the cache."""
     compute_efficiency: float
+    """Tensor pipes over data sheet; above 1 if products hide behind exponentials, which `pair_s` adds."""
     overlap: float
     tile_s: float
     """Start and end of one tile."""
@@ -187,6 +188,8 @@ class AttentionKernel:
     """Keys that a tile works on beyond those that count: what the mask cuts, the last block's padding."""
     narrow_efficiency: float
     """Of reads of a one-byte cache over those of a two-byte one: it has to be converted."""
+    narrow_compute: float
+    """Of products with a one-byte cache over those with a two-byte one: values have to be transposed."""
     combine_s: float = 0.0
     """Putting the parts of a context together that several SMs worked on."""
     request_s: float = 0.0
@@ -194,10 +197,11 @@ class AttentionKernel:
     split_tokens: float = 0.0
     """Contexts longer than this are cut if SMs would be idle."""
 
-    def pair_s(self, head_dim: Floats, gpu: KernelGpu) -> Floats:
+    def pair_s(self, shape: AttentionShape, gpu: KernelGpu) -> Floats:
         """Seconds of the whole GPU for one pair of tokens in one head: exponential, then two products."""
         exponential_s = 1.0 / (gpu.sms * EXPONENTIALS_PER_CLOCK * gpu.clock_hz)
-        return exponential_s + 4.0 * head_dim / (gpu.flops16 * self.compute_efficiency)
+        slower = np.where(shape.cache_bytes < 2.0, 1.0 / self.narrow_compute, 1.0)
+        return exponential_s + slower * 4.0 * shape.head_dim / (gpu.flops16 * self.compute_efficiency)
 
 
 def reading_s(bytes16: Floats, bytes_cache: Floats, shape: AttentionShape, narrow: float, gpu: KernelGpu) -> Floats:
@@ -208,7 +212,7 @@ def reading_s(bytes16: Floats, bytes_cache: Floats, shape: AttentionShape, narro
 
 def prompt_attention(shape: AttentionShape, kernel: AttentionKernel, gpu: KernelGpu) -> Work:
     """Prompts that attend to themselves, and the writing of their keys and values into the cache."""
-    pair_s = kernel.pair_s(shape.head_dim, gpu)
+    pair_s = kernel.pair_s(shape, gpu)
     group = shape.heads / shape.kv_heads
     plain = shape.heads * np.ceil(shape.tokens / ROWS_PROMPT)
     # Heads that share keys can share a tile, which saves padding where prompts are short.
@@ -235,7 +239,7 @@ def prompt_attention(shape: AttentionShape, kernel: AttentionKernel, gpu: Kernel
 
 def decode_attention(shape: AttentionShape, kernel: AttentionKernel, gpu: KernelGpu) -> Work:
     """One new token of each request attends to its context in the KV cache."""
-    pair_s = kernel.pair_s(shape.head_dim, gpu)
+    pair_s = kernel.pair_s(shape, gpu)
     group = shape.heads / shape.kv_heads
     tiles = shape.requests * np.minimum(shape.heads, shape.kv_heads * np.ceil(group / ROWS_DECODE))
     reach = np.where(shape.window > 0.0, np.minimum(shape.tokens, shape.window), shape.tokens)

@@ -29,7 +29,9 @@ REPEATS, PERIOD_S = 3_000, 0.1
 """Of the collector: most repetitions of an operation, and time between two readings."""
 SHORT_S, SHORT_RUN_S, LONG_RUN_S = 1e-4, 0.3, 1.0
 """Of the collector: calls faster than the first are repeated for the second, others for the third."""
-PRODUCTS_PER_REPEAT = 6
+IDLE_W = 131.0
+"""Clocks up, nothing to do: the lowest percent of all readings."""
+PRODUCTS_PER_REPEAT = 6.0
 """Matrix products in bf16 are captured six at a time, each with weights of its own; all else one at a time."""
 FLASH_HEAD_DIM = 256.0
 """Longest head that FlashAttention-3 takes; longer ones run in another, far slower kernel that no model here uses."""
@@ -45,7 +47,7 @@ class Readings:
     repeated_s: Floats
     """How long the operation was repeated while readings were taken."""
     before_w: Floats
-    """Mean of the readings just before, on the same GPUs: what the sensor still remembers."""
+    """What the sensor still remembers: from the median of the readings just before, on the same GPUs."""
     fitted: Flags
     """The half that parameters may be fitted to."""
 
@@ -88,6 +90,12 @@ class Experts:
     """`bfloat16`, `fp8` (one scale per tensor) or `fp8_block`."""
     readings: Readings
 
+    @property
+    def aligned(self) -> Flags:
+        """Rows of whole 32-byte sectors in two bytes; others take two to five times as long, which no model has."""
+        result: Flags = self.shape.inner % 16.0 == 0.0
+        return result
+
 
 def columns_of(data: Path, name: str) -> Columns:
     """The columns of one file, as text.
@@ -113,23 +121,41 @@ def number(columns: Columns, name: str) -> Floats:
     return columns[name].astype(np.float64)
 
 
-def readings_of(columns: Columns, repeat_calls: NDArray[np.float64], shapes: list[str], earlier: int) -> Readings:
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How one file was measured, as far as the readings show."""
+
+    earlier: int
+    """Rows before a row whose readings tell what the sensor remembers: as many as GPUs took turns."""
+    remembered: float
+    """Of that, over `IDLE_W`: while the next operation is set up the GPU does little."""
+    sizing: float = 1.0
+    """Time of the first three calls over that of later ones: they decide how often the operation is repeated."""
+
+
+PRODUCTS = Collected(1, 1.0)
+PROMPTS = Collected(8, 0.9, 3.0)
+DECODING = Collected(8, 0.9)
+EXPERTS = Collected(8, 1.0)
+
+
+def readings_of(columns: Columns, calls: Floats | float, shapes: list[str], collected: Collected) -> Readings:
     """What a file measured.
 
     Args:
         columns: of the file, in the order in which the operations were measured.
-        repeat_calls: operations in one repetition.
+        calls: operations in one repetition.
         shapes: name of each row's shape; rows of one shape fall into the same half.
-        earlier: rows before a row whose readings tell what the sensor remembers: as many as GPUs took turns.
+        collected: how.
     """
     lasts_s, drawn_w = number(columns, "latency") / 1e3, number(columns, "power")
-    repeat_s = lasts_s * repeat_calls
-    meant_s = np.where(repeat_s < SHORT_S, SHORT_RUN_S, LONG_RUN_S)
-    repeated_s = np.minimum(repeat_s * REPEATS, np.maximum(meant_s, 6.0 * repeat_s))
-    summed = np.concatenate([np.full(earlier, drawn_w[0]), drawn_w]).cumsum()
-    summed = np.concatenate([[0.0], summed])
-    before_w = (summed[earlier : earlier + len(drawn_w)] - summed[: len(drawn_w)]) / earlier
-    return Readings(lasts_s, drawn_w, repeated_s, before_w, halves(shapes))
+    repeat_s = lasts_s * calls
+    planned_s = repeat_s * collected.sizing
+    repeats = np.clip(np.where(planned_s < SHORT_S, SHORT_RUN_S, LONG_RUN_S) / planned_s, 6.0, REPEATS)
+    padded = np.concatenate([np.full(collected.earlier, drawn_w[0]), drawn_w])
+    past = np.stack([padded[shift : shift + len(drawn_w)] for shift in range(collected.earlier)])
+    before_w = IDLE_W + collected.remembered * (np.median(past, axis=0) - IDLE_W)
+    return Readings(lasts_s, drawn_w, repeat_s * repeats, before_w, halves(shapes))
 
 
 def named(*parts: Floats | NDArray[np.str_]) -> list[str]:
@@ -142,7 +168,7 @@ def read_products(data: Path) -> Products:
     columns = columns_of(data, "gemm")
     m, n, k = (number(columns, name) for name in "mnk")
     narrow = columns["gemm_dtype"] == "fp8_block"
-    readings = readings_of(columns, np.where(narrow, 1.0, PRODUCTS_PER_REPEAT), named(m, n, k), 1)
+    readings = readings_of(columns, np.where(narrow, 1.0, PRODUCTS_PER_REPEAT), named(m, n, k), PRODUCTS)
     return Products(m, n, k, narrow, readings)
 
 
@@ -163,7 +189,7 @@ def read_attentions(data: Path, name: str) -> Attentions:
         cache_bytes=np.where(columns["kv_cache_dtype"] == "fp8", 1.0, 2.0),
     )
     parts = (shape.requests, shape.tokens, shape.heads, shape.kv_heads, shape.head_dim, shape.window)
-    readings = readings_of(columns, np.ones(len(shape.tokens)), named(*parts), 8)
+    readings = readings_of(columns, 1.0, named(*parts), DECODING if decoding else PROMPTS)
     return Attentions(shape, readings)
 
 
@@ -182,7 +208,7 @@ def read_experts(data: Path) -> Experts:
         skewed=columns["distribution"] != "balanced",
     )
     parts = (shape.tokens, shape.hidden, shape.inner, shape.per_token, shape.experts, shape.held)
-    readings = readings_of(columns, np.ones(len(shape.tokens)), named(*parts), 8)
+    readings = readings_of(columns, 1.0, named(*parts), EXPERTS)
     return Experts(shape, columns["moe_dtype"], readings)
 
 

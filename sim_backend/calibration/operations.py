@@ -29,6 +29,7 @@ from policies.models.operations import (
 )
 from sim_backend.calibration.op_recordings import (
     FLASH_HEAD_DIM,
+    IDLE_W,
     Attentions,
     Experts,
     Products,
@@ -81,17 +82,17 @@ BLANK_GPU = KernelGpu(
     flops8=1.979e15,
     memory_bytes_per_s=4.8e12,
     memory_efficiency=0.88,
-    idle_w=131.0,
+    idle_w=IDLE_W,
     active_w=144.0,
     compute_w=538.0,
     memory_w=290.0,
     exponent=EXPONENT,
 )
-"""H200 SXM. Data sheet: FLOP/s (dense), bandwidth, full clock, SMs. Idle: lowest percent of 225,919 readings."""
+"""H200 SXM. Data sheet: FLOP/s (dense), bandwidth, full clock, SMs. """
 FIRST16 = MatrixKernel(2.9e-6, 0.8, 0.75, 3.6e-6, 2.0, 0.0)
 FIRST8 = MatrixKernel(6e-6, 0.65, 0.4, 2.9e-6, 1.0, 0.36)
-FIRST_PROMPT = AttentionKernel(8e-6, 1.0, 0.2, 1.7e-6, 48.0, 0.9)
-FIRST_DECODE = AttentionKernel(5.2e-6, 1.3, 0.7, 2.5e-6, 118.0, 0.7, 5.6e-6, 2.4e-8, 200.0)
+FIRST_PROMPT = AttentionKernel(8e-6, 1.0, 0.2, 1.7e-6, 48.0, 0.9, 1.0)
+FIRST_DECODE = AttentionKernel(5.2e-6, 1.3, 0.7, 2.5e-6, 118.0, 0.7, 1.0, 5.6e-6, 2.4e-8, 200.0)
 FIRST_EXPERTS = {
     "bfloat16": ExpertKernel(2.2e-5, 0.6, 0.87, 5.6e12, 0.59, 5.7e-10, 0.92, 1.31, 2.0),
     "fp8": ExpertKernel(2.2e-5, 0.55, 0.87, 5.6e12, 0.59, 5.7e-10, 0.92, 1.31, 1.0),
@@ -217,14 +218,16 @@ def fit_attention(
 
 
 def kernels_of(values: Values) -> dict[str, ExpertKernel]:
-    """The three kinds of experts, which differ in efficiency and in launches for scales of blocks."""
+    """The three kinds of experts: one-byte types are quantised on the way, block scales take further launches."""
     shared = {name: value for name, value in values.items() if name in FIRST_EXPERTS["fp8"].__slots__}
     result = {}
     for kind, kernel in FIRST_EXPERTS.items():
-        own = {"compute_efficiency": values[kind], "launch_s": values["launch_s"]}
+        own = shared | {"compute_efficiency": values[kind]}
+        if kernel.type_bytes < 2.0:
+            own["pair_s"] = values["narrow_pair_s"]
         if kind == "fp8_block":
             own["launch_s"] = rounded(values["launch_s"] + values["blocks_s"])
-        result[kind] = replace(kernel, **(shared | own))
+        result[kind] = replace(kernel, **own)
     return result
 
 
@@ -244,14 +247,15 @@ def work_of_experts(
 def fit_experts(experts: Experts, gpu: KernelGpu) -> dict[str, ExpertKernel]:
     """Layers of experts, all three kinds together."""
     readings = experts.readings
-    rows = some(readings.fitted)
+    rows = some(readings.fitted & experts.aligned)
 
     def loss(values: Values) -> float:
         return off_time(work_of_experts(experts, rows, kernels_of(values), gpu), gpu, readings.lasts_s[rows])
 
     names = ("launch_s", "overlap", "tile_bytes_per_s", "move_efficiency", "pair_s", "skew_touched", "skew_load")
     first = {name: getattr(FIRST_EXPERTS["fp8"], name) for name in names}
-    first |= {kind: kernel.compute_efficiency for kind, kernel in FIRST_EXPERTS.items()} | {"blocks_s": 1.4e-5}
+    first |= {kind: kernel.compute_efficiency for kind, kernel in FIRST_EXPERTS.items()}
+    first |= {"blocks_s": 1.4e-5, "narrow_pair_s": FIRST_EXPERTS["fp8"].pair_s}
     return kernels_of(descend(loss, first))
 
 

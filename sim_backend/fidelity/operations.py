@@ -127,32 +127,20 @@ def repeats(attentions: Attentions) -> str:
     return f"equally long kernels, caches of 1 and 2 bytes, read {np.median(apart):.0%} apart in the median"
 
 
-def of_attentions(data: Path) -> list[Compared]:
-    """Prompts and decoding, both caches, all shapes and those of known models."""
+def of_attentions(name: str, attentions: Attentions) -> list[Compared]:
+    """Prompts or decoding, both caches, all shapes and those of known models."""
+    kernel, work_of = (H200.decode, decode_attention) if "decoding" in name else (H200.prompt, prompt_attention)
+    shape = attentions.shape
+    note = repeats(attentions)
+    narrow = shape.cache_bytes < 2.0
+    flash = shape.head_dim <= FLASH_HEAD_DIM
+    known = (shape.head_dim == 128.0) & (shape.window == 0.0) & (shape.heads >= 4.0 * shape.kv_heads)
     found = []
-    for name, file in (
-        ("attention of prompts", "context_attention"),
-        ("attention of decoding", "generation_attention"),
-    ):
-        attentions = read_attentions(data, file)
-        shape = attentions.shape
-        note = repeats(attentions)
-        narrow = shape.cache_bytes < 2.0
-        flash = shape.head_dim <= FLASH_HEAD_DIM
-        known = (shape.head_dim == 128.0) & (shape.window == 0.0) & (shape.heads >= 4.0 * shape.kv_heads)
-        kinds = (
-            ("bf16", flash & ~narrow),
-            ("FP8 cache", flash & narrow),
-            ("LLM shapes", known & (shape.tokens > 100.0)),
-        )
-        for kind, which in kinds:
-            rows = held_out(attentions.readings, which)
-            part = chosen(shape, rows)
-            if file == "context_attention":
-                work = prompt_attention(part, H200.prompt, H200.gpu)
-            else:
-                work = decode_attention(part, H200.decode, H200.gpu)
-            found.append(compared(f"{name}, {kind}", work, attentions.readings, rows, note))
+    kinds = (("bf16", flash & ~narrow), ("FP8 cache", flash & narrow), ("LLM shapes", known & (shape.tokens > 100.0)))
+    for kind, which in kinds:
+        rows = held_out(attentions.readings, which)
+        work = work_of(chosen(shape, rows), kernel, H200.gpu)
+        found.append(compared(f"{name}, {kind}", work, attentions.readings, rows, note))
     return found
 
 
@@ -160,12 +148,89 @@ def of_experts(experts: Experts) -> list[Compared]:
     """Three number formats, all shapes and those of known models."""
     known = (experts.shape.inner >= 256.0) & (experts.shape.tokens <= 8_192.0)
     kinds = [(kind, experts.kinds == kind) for kind in H200.experts] + [("LLM shapes", known)]
+    note = "inner widths that are no multiple of 16 are left out"
     found = []
     for name, which in kinds:
-        rows = held_out(experts.readings, which)
+        rows = held_out(experts.readings, which & experts.aligned)
         work = work_of_experts(experts, rows, H200.experts, H200.gpu)
-        found.append(compared(f"experts, {name}", work, experts.readings, rows))
+        found.append(compared(f"experts, {name}", work, experts.readings, rows, note))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One batch through a model, kernels only, as the recording's README puts it together."""
+
+    prompt: bool
+    requests: int
+    tokens: int
+    """Of the prompt, or of each request's context."""
+    stated_s: float
+    stated_w: float
+
+
+LLAMA_70B = (
+    LayerRow(True, 1, 512, 0.030, 587.0),
+    LayerRow(True, 1, 2_048, 0.108, 681.0),
+    LayerRow(True, 1, 8_192, 0.444, 637.0),
+    LayerRow(False, 1, 2_048, 0.0105, 466.0),
+    LayerRow(False, 16, 2_048, 0.0107, 426.0),
+    LayerRow(False, 64, 2_048, 0.0133, 356.0),
+    LayerRow(False, 256, 2_048, 0.027, 440.0),
+)
+"""Llama-3-70B, bf16, a quarter of each layer on each of four GPUs; 80 layers."""
+LLAMA_LAYERS = 80
+LLAMA_PRODUCTS = (((2_560, 8_192),), ((8_192, 2_048),), ((12_288, 8_192), (16_384, 8_192)), ((8_192, 7_168),))
+"""Outputs and inputs; gate and up together have 14,336 outputs, halfway between two measured widths."""
+LLAMA_HEADS, LLAMA_KV_HEADS = 16.0, 2.0
+
+
+def means(work: Work, readings: Readings, rows: NDArray[np.intp]) -> Floats:
+    """Seconds, drawn and expected watts; the mean of the rows."""
+    result = run(work, H200.gpu, LIMIT_W)
+    share = own_share(readings.repeated_s[rows], H200.window_s)
+    expected_w = read_w(result.drawn_w, readings.before_w[rows], share)
+    return np.array([result.lasts_s.mean(), result.drawn_w.mean(), expected_w.mean()])
+
+
+def llama_layer(row: LayerRow, products: Products, attentions: Attentions) -> Floats:
+    """Seconds of one layer, and watts drawn and expected to be read, each operation by its time."""
+    tokens = float(row.tokens if row.prompt else row.requests)
+    parts = []
+    for widths in LLAMA_PRODUCTS:
+        found = np.zeros(len(products.m), dtype=np.bool_)
+        for n, k in widths:
+            found |= (products.m == tokens) & (products.n == n) & (products.k == k) & ~products.narrow
+        rows = np.flatnonzero(found)
+        work = matrix_product(products.m[rows], products.n[rows], products.k[rows], H200.product16, H200.gpu)
+        parts.append(means(work, products.readings, rows))
+    shape = attentions.shape
+    wanted = (shape.requests == row.requests) & (shape.tokens == row.tokens) & (shape.window == 0.0)
+    wanted &= (shape.heads == LLAMA_HEADS) & (shape.kv_heads == LLAMA_KV_HEADS)
+    rows = np.flatnonzero(wanted & (shape.head_dim == 128.0) & (shape.cache_bytes == 2.0))
+    kernel, work_of = (H200.prompt, prompt_attention) if row.prompt else (H200.decode, decode_attention)
+    parts.append(means(work_of(chosen(shape, rows), kernel, H200.gpu), attentions.readings, rows))
+    lasts_s, drawn_w, expected_w = np.array(parts).T
+    total_s = lasts_s.sum()
+    return np.array([total_s, (lasts_s * drawn_w).sum() / total_s, (lasts_s * expected_w).sum() / total_s])
+
+
+def llama_checks(products: Products, prompts: Attentions, decoding: Attentions) -> list[Check]:
+    """A whole model's layers against the table in the recording's README."""
+    rows = [llama_layer(row, products, prompts if row.prompt else decoding) for row in LLAMA_70B]
+    lasts_s, drawn_w, expected_w = np.array(rows).T
+    stated_s = np.array([row.stated_s for row in LLAMA_70B])
+    stated_w = np.array([row.stated_w for row in LLAMA_70B])
+    draws = ", ".join(f"{watts:.0f}" for watts in drawn_w)
+    pairs = (
+        ("time", lasts_s * LLAMA_LAYERS, stated_s, "also of shapes that were fitted to"),
+        ("mean power reading", expected_w, stated_w, f"the model's own draw: {draws} W"),
+    )
+    return [
+        Check(GROUP, f"Llama-3-70B on four, 3 prompts and 4 decoding batches: {what}", FOLDER, 0, len(rows),
+              *errors_of(model, stated)[:2], limit=LIMIT, bias=errors_of(model, stated)[2], note=note)
+        for what, model, stated, note in pairs
+    ]  # fmt: skip
 
 
 def checks(data: Path) -> list[Check]:
@@ -174,5 +239,12 @@ def checks(data: Path) -> list[Check]:
     Raises:
         DataError: the recording is missing or broken.
     """
-    every = [*of_products(read_products(data)), *of_attentions(data), *of_experts(read_experts(data))]
-    return [check for each in every for check in each.checks()]
+    products, experts = read_products(data), read_experts(data)
+    prompts, decoding = (read_attentions(data, name) for name in ("context_attention", "generation_attention"))
+    every = [
+        *of_products(products),
+        *of_attentions("attention of prompts", prompts),
+        *of_attentions("attention of decoding", decoding),
+        *of_experts(experts),
+    ]
+    return [check for each in every for check in each.checks()] + llama_checks(products, prompts, decoding)
