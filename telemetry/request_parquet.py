@@ -24,7 +24,7 @@ BLOCK_ROWS = 65_536
 BUFFER_BYTES = 2**20
 FOOTER_BYTES = 64 * 1024
 """Where `is_requests` looks for the names of columns; of our files, the whole footer."""
-INSTALL = "reading and writing Parquet needs pyarrow; install overwatt[traces]"
+INSTALL = "reading and writing Parquet needs pyarrow; install overwatt[parquet]"
 
 
 def is_requests(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """Requests as Parquet: written and read again, in bounded memory, and what is said of a bad file."""
 
 import io
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
-from policies.errors import DataError
+from policies.errors import ConfigError, DataError
 from sim_backend.arrivals import Load, TraceArrivals
 from telemetry.request_parquet import BLOCK_ROWS, write_parquet
 from telemetry.request_spool import Recorded
@@ -124,6 +126,25 @@ def test_files_of_others_are_read_with_any_integers_and_more_columns(write: Writ
         )
     )
     assert read_request_trace(path).read(0, 2).tolist() == [(0.0, 5, 7), (3.0, 6, 8)]
+
+
+def test_without_pyarrow_the_line_says_what_to_install(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(written(some(5)))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for act in (lambda: read_request_trace(path), lambda: written(some(5))):
+        with pytest.raises(ConfigError, match=r"needs pyarrow; install overwatt\[parquet\]"):
+            act()
+
+
+def test_nothing_of_pyarrow_is_loaded_for_other_formats(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_timestamp,prompt_size,token_size\n1.0,5,6\n")
+    program = (
+        "import sys; from telemetry.request_trace import read_request_trace; read_request_trace(sys.argv[1]); "
+        "print('pyarrow' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
