@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 
 from policies.models.protection import TripEdge
-from sim_backend.meter import RowMeter
-from sim_backend.recorder import PLOT_BINS, WORST_S, Recorder, protection_of
+from sim_backend.meter import RowMeter, largest_rise, window_means
+from sim_backend.recorder import PLOT_BINS, WORST_S, Largest, Recorder, protection_of
+from sim_backend.seconds import AT_HAND, SECOND, Seconds
 
 EDGE = TripEdge(((1.0, 10.0), (2.0, 5.0)), cooling_s=60.0)
 PRIORITY = np.array([0, 0, 0, 1])
 
 
-def recorded(power_w: np.ndarray, priority: np.ndarray = PRIORITY) -> Recorder:
-    recorder = Recorder(power_w.size, priority)
-    for watts in power_w.tolist():
-        recorder.second(watts, watts, braked=False)
+def recorded(
+    power_w: np.ndarray, priority: np.ndarray = PRIORITY, *, at_hand: int = AT_HAND, braked_at: int = -1
+) -> Recorder:
+    recorder = Recorder(power_w.size, priority, at_hand=at_hand)
+    for second, watts in enumerate(power_w.tolist()):
+        recorder.second(watts, watts, braked=second == braked_at)
     return recorder
 
 
@@ -117,8 +120,7 @@ def test_the_warm_up_counts_in_no_figure_but_never_takes_the_whole_run():
 @pytest.mark.parametrize("seconds", [4, 7, 300, 1_200, 1_201, 5_000])
 def test_the_plot_holds_the_whole_run_in_bins(seconds: int):
     power_w = noise(seconds)
-    recorder = recorded(power_w)
-    recorder.braked[seconds // 2] = True
+    recorder = recorded(power_w, braked_at=seconds // 2)
     series = recorder.series(window_s=2, delay_s=2)
     bins = series.mean_w.size
     assert bins <= PLOT_BINS
@@ -146,3 +148,61 @@ def test_the_worst_minutes_hold_the_highest_reading_and_what_the_meter_said_by_t
         latest_w = latest_w if reading is None else float(reading[0])
         said_w.append(latest_w)
     assert series.worst_meter_w == pytest.approx(said_w[start : start + series.worst_w.size], nan_ok=True)
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_hand", [1, 7, 100, 1_000, 10_000])
+@pytest.mark.parametrize(("seconds", "window_s"), [(37, 2), (1_000, 1), (3_001, 5), (5_000, 60)])
+def test_how_much_is_kept_at_hand_changes_no_byte(seconds: int, window_s: int, at_hand: int):
+    power_w = noise(seconds, seed=3)
+    many, few = recorded(power_w, braked_at=11), recorded(power_w, at_hand=at_hand, braked_at=11)
+    if seconds >= window_s:
+        assert few.power_figures(10_000.0, window_s, 20) == many.power_figures(10_000.0, window_s, 20)
+    ours, theirs = few.series(window_s, 2), many.series(window_s, 2)
+    for name in ("low_w", "mean_w", "high_w", "capped_share", "braked", "worst_w", "worst_meter_w", "worst_braked"):
+        assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
+    assert ours.worst_start_s == theirs.worst_start_s
+
+
+@pytest.mark.parametrize("at_hand", [50, AT_HAND])
+def test_figures_are_those_of_the_whole_series(at_hand: int):
+    power_w = noise(4_003, seed=4)
+    figures = recorded(power_w, at_hand=at_hand).power_figures(10_500.0, 2, 300)
+    readings = window_means(power_w[300:], 2) / 10_500.0
+    assert figures == {
+        "peak_over_budget": float(readings.max()),
+        "p99_over_budget": float(np.quantile(readings, 0.99)),
+        "peak_1s_over_budget": float(power_w[300:].max()) / 10_500.0,
+        "rise_2s_points": 100.0 * largest_rise(readings, 1),
+        "rise_40s_points": 100.0 * largest_rise(readings, 20),
+        "above_t1_s": float((readings > 0.80).sum() * 2),
+        "above_t2_s": float((readings > 0.89).sum() * 2),
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 99, 100, 101, 150, 151, 1_000, 4_321])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_the_quantile_of_blocks_is_that_of_all_values(count: int, share: float):
+    values = np.random.default_rng(count).normal(size=count)
+    largest = Largest(count, share)
+    for block in np.array_split(values, 7):
+        largest.take(block)
+    assert largest.quantile() == float(np.quantile(values, share))
+
+
+def test_rows_are_read_back_from_memory_and_file_alike():
+    seconds = Seconds(10)
+    for k in range(47):
+        seconds.append(float(k), 0.5, braked=k % 3 == 0)
+        assert len(seconds) == k + 1
+    for start, stop in ((0, 47), (3, 8), (3, 25), (38, 44), (44, 47), (39, 41), (5, 5), (20, 99)):
+        assert seconds.read(start, stop)["power_w"].tolist() == list(range(start, min(stop, 47)))
+    assert seconds.read(0, 47)["braked"].sum() == 16
+    assert [len(block) for block in seconds.blocks(3, 2)] == [9, 9, 9, 9, 9]
+
+
+def test_a_year_holds_no_more_memory_than_its_last_hours():
+    recorder = Recorder(365 * 86_400, PRIORITY)
+    assert recorder._seconds._recent.nbytes == AT_HAND * SECOND.itemsize < 2e6
