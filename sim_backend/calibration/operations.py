@@ -8,6 +8,7 @@ deterministic, results are rounded to three digits: fitting again gives the ship
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ BLANK_GPU = KernelGpu(
     memory_w=290.0,
     exponent=EXPONENT,
 )
-"""H200 SXM. Data sheet: FLOP/s (dense), bandwidth, full clock, SMs. """
+"""H200 SXM. Data sheet: FLOP/s (dense), bandwidth, full clock, SMs."""
 FIRST16 = MatrixKernel(2.9e-6, 0.8, 0.75, 3.6e-6, 2.0, 0.0)
 FIRST8 = MatrixKernel(6e-6, 0.65, 0.4, 2.9e-6, 1.0, 0.36)
 FIRST_PROMPT = AttentionKernel(8e-6, 1.0, 0.2, 1.7e-6, 48.0, 0.9, 1.0)
@@ -110,17 +111,12 @@ def rounded(value: float) -> float:
 def descend(loss: Callable[[Values], float], first: Values) -> Values:
     """Smallest loss by trying factors on one parameter after the other, ever closer to 1."""
     best, values = loss(first), dict(first)
-    width = 0.4
-    for _ in range(SWEEPS):
-        for name in first:
-            for factor in FACTORS**width:
-                tried = values | {name: values[name] * float(factor)}
-                if name in SHARES and tried[name] > 1.0:
-                    continue
-                at = loss(tried)
-                if at < best:
-                    best, values = at, tried
-        width *= 0.6
+    for sweep, name in product(range(SWEEPS), first):
+        for factor in FACTORS ** (0.4 * 0.6**sweep):
+            tried = values | {name: values[name] * float(factor)}
+            at = np.inf if name in SHARES and tried[name] > 1.0 else loss(tried)
+            if at < best:
+                best, values = at, tried
     return {name: rounded(value) for name, value in values.items()}
 
 

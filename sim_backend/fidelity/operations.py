@@ -6,13 +6,14 @@ model's draw by its share, the readings before by the rest. Readings that are mo
 their own. How well the recording repeats itself, the least that any model can reach, is in the note.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.models.operations import Work, decode_attention, matrix_product, prompt_attention, run
+from policies.models.operations import MatrixKernel, Work, decode_attention, matrix_product, prompt_attention, run
 from sim_backend.calibration.h200 import H200
 from sim_backend.calibration.op_recordings import (
     FLASH_HEAD_DIM,
@@ -84,34 +85,34 @@ class Compared:
         )
 
 
-def compared(name: str, work: Work, readings: Readings, rows: NDArray[np.intp], note: str = "") -> Compared:
-    """Rows under the limit that was held."""
-    result = run(work, H200.gpu, LIMIT_W)
-    return Compared(name, readings, rows, int(readings.fitted.sum()), result.lasts_s, result.drawn_w, note)
+def compared(
+    name: str, readings: Readings, which: Flags, work_of: Callable[[NDArray[np.intp]], Work], note: str = ""
+) -> Compared:
+    """Rows of the half that was not fitted, under the limit that was held."""
+    rows = np.flatnonzero(~readings.fitted & which)
+    result = run(work_of(rows), H200.gpu, LIMIT_W)
+    return Compared(name, readings, rows, int((readings.fitted & which).sum()), result.lasts_s, result.drawn_w, note)
 
 
-def held_out(readings: Readings, which: Flags) -> NDArray[np.intp]:
-    """Rows of the half that was not fitted."""
-    return np.flatnonzero(~readings.fitted & which)
+def works_of_products(products: Products, kernel: MatrixKernel) -> Callable[[NDArray[np.intp]], Work]:
+    """Work of chosen rows in one kernel."""
+    return lambda rows: matrix_product(products.m[rows], products.n[rows], products.k[rows], kernel, H200.gpu)
 
 
 def of_products(products: Products) -> list[Compared]:
     """bf16 and FP8, all shapes and those of known models."""
     known = np.isin(products.n, LLM_WIDTHS) & np.isin(products.k, LLM_WIDTHS) & (products.m <= 8_192.0)
-    blank = "weights never written, and so zero, are left out: k = 65,536 and the largest"
-    found = []
-    for name, which in (("products bf16", ~products.blank), ("products bf16, LLM shapes", known & ~products.blank)):
-        rows = held_out(products.readings, ~products.narrow & which)
-        work = matrix_product(products.m[rows], products.n[rows], products.k[rows], H200.product16, H200.gpu)
-        found.append(compared(name, work, products.readings, rows, blank))
     least_s = np.array(H200.host_s)[host_class(products.m)]
-    slower = products.readings.lasts_s > 1.2 * least_s
+    slower = products.narrow & (products.readings.lasts_s > 1.2 * least_s)
+    wide = ~products.narrow & ~products.blank
+    blank = "weights never written, and so zero, are left out: k = 65,536 and the largest"
     host = "slower than the host, which needs 52 to 84 us for a call"
-    for name, which in (("products FP8", slower), ("products FP8, LLM shapes", slower & known)):
-        rows = held_out(products.readings, products.narrow & which)
-        work = matrix_product(products.m[rows], products.n[rows], products.k[rows], H200.product8, H200.gpu)
-        found.append(compared(name, work, products.readings, rows, host))
-    return found
+    kinds = (("bf16", wide, H200.product16, blank), ("FP8", slower, H200.product8, host))
+    return [
+        compared(f"products {kind}{label}", products.readings, which, works_of_products(products, kernel), note)
+        for kind, every, kernel, note in kinds
+        for label, which in (("", every), (", LLM shapes", every & known))
+    ]
 
 
 def repeats(attentions: Attentions) -> str:
@@ -135,13 +136,17 @@ def of_attentions(name: str, attentions: Attentions) -> list[Compared]:
     narrow = shape.cache_bytes < 2.0
     flash = shape.head_dim <= FLASH_HEAD_DIM
     known = (shape.head_dim == 128.0) & (shape.window == 0.0) & (shape.heads >= 4.0 * shape.kv_heads)
-    found = []
     kinds = (("bf16", flash & ~narrow), ("FP8 cache", flash & narrow), ("LLM shapes", known & (shape.tokens > 100.0)))
-    for kind, which in kinds:
-        rows = held_out(attentions.readings, which)
-        work = work_of(chosen(shape, rows), kernel, H200.gpu)
-        found.append(compared(f"{name}, {kind}", work, attentions.readings, rows, note))
-    return found
+    return [
+        compared(
+            f"{name}, {kind}",
+            attentions.readings,
+            which,
+            lambda rows: work_of(chosen(shape, rows), kernel, H200.gpu),
+            note,
+        )
+        for kind, which in kinds
+    ]
 
 
 def of_experts(experts: Experts) -> list[Compared]:
@@ -149,12 +154,16 @@ def of_experts(experts: Experts) -> list[Compared]:
     known = (experts.shape.inner >= 256.0) & (experts.shape.tokens <= 8_192.0)
     kinds = [(kind, experts.kinds == kind) for kind in H200.experts] + [("LLM shapes", known)]
     note = "inner widths that are no multiple of 16 are left out"
-    found = []
-    for name, which in kinds:
-        rows = held_out(experts.readings, which & experts.aligned)
-        work = work_of_experts(experts, rows, H200.experts, H200.gpu)
-        found.append(compared(f"experts, {name}", work, experts.readings, rows, note))
-    return found
+    return [
+        compared(
+            f"experts, {name}",
+            experts.readings,
+            which & experts.aligned,
+            lambda rows: work_of_experts(experts, rows, H200.experts, H200.gpu),
+            note,
+        )
+        for name, which in kinds
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Whatever the shape: an operation keeps its limit, is no faster than the roofline, and does not see its neighbours."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from policies.models.operations import AttentionShape, decode_attention, matrix_product, prompt_attention, run
@@ -63,10 +63,9 @@ def test_rows_are_independent(rows):
 
 @given(attentions, st.integers(1, 4_096))
 def test_a_longer_context_never_takes_less(row, more):
+    """Apart from where contexts begin to be cut for idle SMs."""
     longer = (row[0], row[1] + more, *row[2:])
+    assume((row[1] > H200.decode.split_tokens) == (longer[1] > H200.decode.split_tokens))
     _, work = works_of([row, longer])
     lasts_s = run(work, GPU, 1e9).lasts_s
-    # Cutting a context for idle SMs starts at one length, and pays off only well above it.
-    slack = H200.decode.combine_s if row[1] <= H200.decode.split_tokens else 0.0
-    same_cut = (row[1] > H200.decode.split_tokens) == (longer[1] > H200.decode.split_tokens)
-    assert lasts_s[1] >= lasts_s[0] * (1.0 - 1e-12) or (not same_cut and slack > 0.0)
+    assert lasts_s[1] >= lasts_s[0] * (1.0 - 1e-12)
