@@ -140,6 +140,14 @@ def _errors(fit: CapFit, sweep: Sweep, max_mhz: float) -> Floats:
     return np.concatenate([off, CLOCK_WEIGHT * (clocks * max_mhz / sweep.clock_mhz[seen] - 1.0)])
 
 
+def fit_share(law: PowerLaw, sweep: Sweep) -> CapFit:
+    """The compute share, to 0.01, with which a known law gives the speeds of every other limit of `sweep` best."""
+    seen = fitted_half(sweep)
+    tried = [CapFit(law, {sweep.workload: float(share)}) for share in np.arange(2, 101) / 100.0]
+    off = [float((((one.kept(sweep) - sweep.kept)[seen]) ** 2).sum()) for one in tried]
+    return tried[int(np.argmin(off))]
+
+
 def fit(data: Path) -> dict[str, CapFit]:
     """The fits of both boards, by name."""
     return {gpu: fit_gpu(read_sweeps(data, gpu), MAX_MHZ[gpu]) for gpu in STOCK_W}

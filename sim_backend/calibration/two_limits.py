@@ -1,13 +1,14 @@
 """The exponent of an H200's clock, from one server's throughput without and with a lowered power limit."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from policies.models.clocks import PowerLaw, Work, clock_under, slowdown
+from policies.models.clocks import Work, clock_under, slowdown
 from sim_backend.cards.gpu_card import load_gpu
+from sim_backend.cards.power_law import power_law
 from sim_backend.fidelity.check import halves
 
 FILE = Path("mlperf-inference-v4.1-h200") / "cap_vs_throughput.csv"
@@ -53,17 +54,7 @@ def _name(row: dict[str, str]) -> str:
 
 def kept(exponent: float, limit_w: float) -> float:
     """Throughput under `limit_w` over that at `FULL_W`, as the model has it."""
-    card = load_gpu(CARD)
-    law = PowerLaw(
-        idle_w=card.loaded_w,
-        active_w=card.active_w,
-        compute_w=card.compute_w,
-        memory_w=card.memory_w,
-        exponent=exponent,
-        memory_knee=card.memory_knee,
-        overlap=card.overlap,
-        min_ratio=card.min_mhz / card.max_mhz,
-    )
+    law = replace(power_law(load_gpu(CARD)), exponent=exponent)
     limited, full = slowdown(law, SATURATED, clock_under(law, SATURATED, np.array([limit_w, FULL_W])))
     return float(full / limited)
 

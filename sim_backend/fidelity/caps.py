@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_backend.calibration import training_caps, two_limits
-from sim_backend.calibration.caps import FOLDER, STOCK_W, fit, fitted_half, read_sweeps
+from sim_backend.calibration.caps import FOLDER, MAX_MHZ, STOCK_W, fit, fit_gpu, fit_share, fitted_half, read_sweeps
 from sim_backend.fidelity.check import Check, halves
 
 Floats = NDArray[np.float64]
@@ -20,7 +20,7 @@ LIMIT_TRAINING = (0.05, False)
 
 def checks(data: Path) -> list[Check]:
     """Speed kept under limits that no parameter was fitted to, in points of the speed without."""
-    return [*_sweeps(data), _h200(data), *(_training(data, gpu) for gpu in ("v100", "a40"))]
+    return [*_sweeps(data), *_other_model(data), _h200(data), *(_training(data, gpu) for gpu in ("v100", "a40"))]
 
 
 def _sweeps(data: Path) -> list[Check]:
@@ -34,6 +34,25 @@ def _sweeps(data: Path) -> list[Check]:
                 f"limits {sweep.limit_w[0]:.0f} to {STOCK_W[gpu]:.0f} W; the law is the GPU's, one share the workload's"
             )
             lines.append(_check(f"{gpu}, {sweep.workload}", FOLDER, counts, off, LIMIT_RTX, note))
+    return lines
+
+
+def _other_model(data: Path) -> list[Check]:
+    """The 3090's law from the sweeps of one model alone, for the sweeps of the other, in both directions."""
+    gpu = "RTX 3090"
+    sweeps = read_sweeps(data, gpu)
+    lines = []
+    for known, unknown in (("Qwen3.6", "A3B"), ("A3B", "Qwen3.6")):
+        seen = [sweep for sweep in sweeps if sweep.workload.startswith(known)]
+        law = fit_gpu(seen, MAX_MHZ[gpu]).law
+        others = [sweep for sweep in sweeps if sweep.workload.startswith(unknown)]
+        off = [(fit_share(law, sweep).kept(sweep) - sweep.kept)[~fitted_half(sweep)] for sweep in others]
+        held = np.concatenate(off)
+        fitted = sum(int(fitted_half(sweep).sum()) for sweep in sweeps)
+        note = f"law fitted to {known} alone; of {unknown} one compute share for each workload"
+        lines.append(
+            _check(f"{gpu}, {unknown} by the law of {known}", FOLDER, (fitted, held.size), held, LIMIT_RTX, note)
+        )
     return lines
 
 

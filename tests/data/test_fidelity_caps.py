@@ -33,7 +33,7 @@ def test_shipped_cards_are_what_the_fit_finds(fits, gpu: str, card: str, floor: 
 
 def test_every_sweep_is_within_four_points_at_every_limit_held_out(lines: list[Check]) -> None:
     sweeps = [line for line in lines if line.quantity.startswith("RTX")]
-    assert sorted(line.held_out_points for line in sweeps) == [9, 9, 9, 9, 9, 11, 11]
+    assert sorted(line.held_out_points for line in sweeps) == [9, 9, 9, 9, 9, 11, 11, 18, 27]
     for line in sweeps:
         assert line.limit == 0.04
         assert line.within, line
