@@ -27,7 +27,7 @@ class IterationModel:
     host_per_request_s: float
     """For each request of the batch: sampling, detokenising, bookkeeping."""
     link_s: float
-    """Per iteration, while kernels run but neither resource works: gaps between kernels, latency of collectives."""
+    """Per iteration, in which the GPU waits too: gaps between kernels, latency of collectives."""
     link_per_token_s: float
     """Bytes of collectives between the instance's GPUs."""
     linear_compute_s: float
@@ -60,8 +60,8 @@ class IterationModel:
     """Share of the attention layers that have such a window."""
     busy_per_request_s: float = 0.0
     """For each request, while kernels run but neither resource works: sampling."""
-    host_half_requests: float = np.inf
-    """Batch at which the host spends half of `host_per_request_s` on each: outputs it is late with go out together."""
+    host_exponent: float = 1.0
+    """Of the requests in the host's time; below 1: outputs that it is late with go out together."""
     prompt_s: float = 0.0
     """Once in an iteration that holds prompts: kernels launched one by one where decoding replays a graph."""
 
@@ -121,11 +121,11 @@ def iteration(
         float(overlapped_s(compute_s, memory_s, model.overlap))
         for compute_s, memory_s in ((linear_c, linear_m), (head_c, head_m), (decode_c, decode_m))
     )
-    host_s = model.host_s + model.host_per_request_s * requests / (1.0 + requests / model.host_half_requests)
-    busy_s = kernels_s + model.link_s + model.link_per_token_s * tokens + model.busy_per_request_s * requests
+    host_s = model.host_s + model.host_per_request_s * requests**model.host_exponent
+    busy_s = kernels_s + model.link_per_token_s * tokens + model.busy_per_request_s * requests
     if pairs > 0.0:
         busy_s += model.prompt_s
-    lasts_s = host_s + busy_s
+    lasts_s = host_s + busy_s + model.link_s
     compute = (linear_c + head_c + decode_c + prefill_c) / lasts_s
     memory = (linear_m + head_m + decode_m) / lasts_s
     busy = busy_s / lasts_s

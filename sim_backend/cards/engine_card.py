@@ -21,19 +21,19 @@ class EngineCard(Sourced, frozen=True, kw_only=True):
     host_s: NotNegative
     """Of an iteration, in which the GPU waits."""
     host_per_request_s: NotNegative
-    """For each request of the batch, in which the GPU waits."""
-    host_half_requests: Annotated[float, Meta(gt=0.0)]
-    """Batch at which it is half of that for each: outputs that the host is late with go out together."""
+    """For a batch of one request, in which the GPU waits; grows with the batch to the power of `host_exponent`."""
+    host_exponent: Share
+    """Of the requests in that; below 1: outputs that the host is late with go out together."""
     host_per_rank_s: NotNegative
     """Of an iteration, for each GPU beyond the first that has to be told what to do."""
     gap_s: NotNegative
-    """Of one mixing or feed-forward layer, between its kernels: the GPU is busy, but neither resource works."""
+    """Of one mixing or feed-forward layer, between its kernels."""
     collective_s: NotNegative
     """Latency of one collective between GPUs."""
     link_efficiency: Share
     """Achieved over data-sheet bandwidth between GPUs."""
-    sample_s: NotNegative
-    """Of one request, to sample its token: the GPU is busy, but neither resource works."""
+    sample_per_word_s: NotNegative
+    """Of one request and entry of the vocabulary, to sample its token: the GPU is busy, but neither resource works."""
     expert_memory_efficiency: Share
     """Achieved bandwidth of reading experts over that of reading dense weights."""
     expert_compute_efficiency: Share

@@ -184,7 +184,7 @@ def iteration_model(
     return IterationModel(
         host_s=engine.host_s + engine.host_per_rank_s * (sharing - 1),
         host_per_request_s=engine.host_per_request_s,
-        host_half_requests=engine.host_half_requests,
+        host_exponent=engine.host_exponent,
         link_s=stage * (gaps_s + engine.collective_s * collectives),
         link_per_token_s=stage * collectives * ring,
         linear_compute_s=0.0,
@@ -207,6 +207,6 @@ def iteration_model(
         state_memory_per_request_s=stage * 2.0 * llm.state_bytes / (sharing * memory_bytes_per_s),
         window_tokens=float(llm.window) if llm.window_layers else np.inf,
         window_share=llm.window_share,
-        busy_per_request_s=stage * engine.sample_s,
+        busy_per_request_s=stage * engine.sample_per_word_s * llm.vocab,
         prompt_s=stage * engine.prompt_gap_s * llm.unusual_blocks,
     )

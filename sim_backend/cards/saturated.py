@@ -15,8 +15,8 @@ from sim_backend.cards.instance import Instance
 
 DRAWS, GROUPS = 1024, 8
 """Steps drawn to find how many prompt tokens join in one, and the groups that those with prompts are counted in."""
-CLOCK_STEPS = 12
-"""Halvings of the clock ratio's interval: 1/4096 of full clock."""
+CLOCK_STEPS = 30
+"""Halvings of the clock ratio's interval: so fine that a fit can take differences."""
 
 
 @dataclass(frozen=True, slots=True)
