@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from policies.errors import ConfigError
+from sim_backend.cards.gpu_card import load_gpu
 from sim_backend.cards.reading import card_names
 from sim_backend.cards.server_card import FOLDER, dc_w, fans_after, fans_w, load_server, node_w, node_with, wall_w
 
@@ -44,6 +45,13 @@ def test_a_node_is_its_parts_and_the_loss_of_their_sum(air) -> None:
 def test_no_server_draws_more_than_its_rating_with_all_gpus_at_their_limit(name: str) -> None:
     card = load_server(name)
     assert card.base_w < node_w(card, card.gpus_tdp_w) <= card.rated_w
+
+
+@pytest.mark.parametrize("name", card_names(FOLDER))
+def test_a_servers_gpus_have_a_card_and_its_tdp(name: str) -> None:
+    card = load_server(name)
+    assert card.name == name
+    assert card.gpus * load_gpu(card.gpu).tdp_w == card.gpus_tdp_w
 
 
 def test_an_unknown_server_is_refused_by_name() -> None:
