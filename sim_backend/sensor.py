@@ -100,9 +100,9 @@ class SensorBank:
         self._steps += 1
         self._true_j[self._steps % slots] = before + power_w * self._step_s
         due = self._due()
-        while due.any():
+        if due.any():
             self._refresh(due)
-            due = self._due()
+            self._repeat(power_w)
 
     def read(self) -> Readings:
         """What polling the GPUs now returns."""
@@ -132,6 +132,21 @@ class SensorBank:
         slot = self._refreshes % self._kept
         self._recent_w[slot, self._columns] = np.where(due, instant_w, self._recent_w[slot, self._columns])
         self._refreshes += due
+
+    def _repeat(self, power_w: Floats) -> None:
+        """Further refreshes within a long step: their windows see nothing but `power_w`."""
+        late_s = self._steps * self._step_s + ROUNDING_S - self.phase_s - self._refreshes * self._refresh_s
+        count = np.maximum(np.floor(late_s / self._refresh_s).astype(np.int64) + 1, 0)
+        if not count.any():
+            return
+        instant_w = np.maximum(self.gain * power_w + self.offset_w, 0.0)
+        self._instant_w = np.where(count > 0, instant_w, self._instant_w)
+        self._energy_j += count * instant_w * self._refresh_s
+        written = np.minimum(count, self._kept)
+        for j in range(int(written.max())):
+            slot = (self._refreshes + j) % self._kept
+            self._recent_w[slot, self._columns] = np.where(j < written, instant_w, self._recent_w[slot, self._columns])
+        self._refreshes += count
 
     def _energy_at(self, time_s: Floats) -> Floats:
         """True energy at a time within the stored steps, in proportion within a step."""

@@ -73,6 +73,18 @@ def test_steps_longer_than_a_refresh_take_several() -> None:
     assert coarse[-1, 0, 0] == pytest.approx(200.0)
 
 
+def test_long_steps_read_what_short_ones_read() -> None:
+    rng = np.random.default_rng(11)
+    seconds_w = rng.uniform(80.0, 700.0, (8, 4))
+    kinds = [KINDS["a100"], KINDS["v100"], KINDS["rtx"], KINDS["h100"]]
+    phase_s = np.array([0.013, 0.007, 0.051, 0.099])
+    short, long = bank(*kinds, step_s=0.01), bank(*kinds, step_s=1.0)
+    short.phase_s[:] = long.phase_s[:] = phase_s
+    by_short = run(short, np.repeat(seconds_w, 100, axis=0))[99::100]
+    by_long = run(long, seconds_w)
+    assert by_long == pytest.approx(by_short)
+
+
 def test_boards_differ_within_their_tolerance_and_a_seed_gives_the_same_again() -> None:
     one, two = (SensorBank([KINDS["h100"]] * 500, 0.1, np.random.default_rng(3)) for _ in range(2))
     assert (one.gain == two.gain).all()
