@@ -1,4 +1,4 @@
-"""The plant alone: work W on 40 servers, eight times W on 320, and what a call into it costs.
+"""The plant alone: work W on 40 servers, 25 times W on 1,000, and what a call into it costs.
 
 W is 19,366 recorded requests on 40 DGX-H100 under BLOOM-176B, one priority, with the clock cap of every server
 changing every second. Reading the trace and making the caps is not in the times. Medians of repeated runs, one core.
@@ -21,7 +21,7 @@ from telemetry.request_trace import read_request_trace
 
 TRACE = Path("peer-simulator-runs") / "traces" / "azure_conv_x12.csv.gz"
 SERVERS = 40
-COPIES = 8
+COPIES = 25
 REPEATS = 15
 DRAIN_S = 120
 """After the last arrival, for the last request to end under the deepest of the caps."""
@@ -116,10 +116,10 @@ def main() -> None:
     report("W, 40 servers, no caps", *median_of(lambda: scheduled(w, SERVERS, free)))
     report("W, 40 servers, driven from Python each second", *median_of(lambda: stepped(w, SERVERS, clocks)))
     many_ns = report(
-        "8 x W, 320 servers, a new cap each second",
+        "25 x W, 1,000 servers, a new cap each second",
         *median_of(lambda: scheduled(more, COPIES * SERVERS, more_clocks), REPEATS // 3),
     )
-    print(f"cost per request at 320 servers over that at 40: {many_ns / few_ns:.2f}")
+    print(f"cost per request at 1,000 servers over that at 40: {many_ns / few_ns:.2f}")
     plant = plant_of(w, SERVERS)
     plant.advance(0.0)
     one, none = np.ones(SERVERS), np.full(SERVERS, np.inf)
