@@ -2,11 +2,16 @@
 
 import math
 
-from sim_backend.compiled import inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.cost_kernel import book, book_run, set_cost, span, steps_done
 from sim_backend.pools.life_kernel import count_late, emit, finish, first_token, join, leave, send, send_waiting
-from sim_backend.pools.world_kernel import World, set_end, set_load
+from sim_backend.pools.world_kernel import (
+    World,
+    called,
+    inlined,
+    set_end,
+    set_load,
+)
 
 
 @inlined
@@ -58,7 +63,7 @@ def join_ready(w: World, s: int, t: float) -> int:
     return count
 
 
-@inlined
+@called
 def give_chunks(w: World, s: int) -> None:
     """Share the token budget that the decodes leave among the prompts at the head of the queue."""
     params = w.params[w.I[s, p.I_KIND]]
@@ -89,7 +94,7 @@ def give_chunks(w: World, s: int) -> None:
     w.F[s, p.F_SQUARES], w.F[s, p.F_CROSS] = squares, cross
 
 
-@inlined
+@called
 def run_chunked(w: World, s: int, t: float) -> None:
     """Start the next iterations of server `s`: one with prompts, else decodes until something is decided, or none."""
     if w.I[s, p.I_MODE] == p.IDLE:
@@ -163,7 +168,7 @@ def end_prompts(w: World, s: int, t: float) -> None:
     w.I[s, p.I_PROMPTS] = 0
 
 
-@inlined
+@called
 def complete_chunked(w: World, s: int, t: float) -> None:
     """The present run of server `s` has ended."""
     outstanding = w.I[s, p.I_OUTSTANDING]
@@ -188,7 +193,7 @@ def cut(w: World, s: int, t: float) -> None:
         set_end(w, s, w.F[s, p.F_BASE_S] + run_s)
 
 
-@inlined
+@called
 def come(w: World, s: int, slot: int, t: float) -> bool:
     """A request comes to server `s`, for its prefill or with its KV cache.
 

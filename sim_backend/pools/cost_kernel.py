@@ -6,12 +6,13 @@ and by what each adds to the next, in seconds and in joules.
 
 import math
 
-import numpy as np
-
 from policies.models import gpu_power, iteration, latency, roofline
-from sim_backend.compiled import inlined
 from sim_backend.pools import layout as p
-from sim_backend.pools.world_kernel import World
+from sim_backend.pools.world_kernel import (
+    World,
+    called,
+    inlined,
+)
 
 _slowdown = inlined(latency.slowdown)
 _prefill_s = inlined(latency.prefill_s)
@@ -92,11 +93,13 @@ def prefill_line(w: World, s: int, row: int, batch: float) -> float:
     if w.params[row, p.P_MODEL] == p.TABLE:
         return looked_up(w, row, 1, tokens)[0]
     per_token2_s = w.params[row, p.P_PREFILL_PER_TOKEN2_S]
-    lasts_s = _prefill_s(tokens, w.params[row, p.P_PREFILL_BASE_S], w.params[row, p.P_PREFILL_PER_TOKEN_S], per_token2_s)
+    lasts_s = _prefill_s(
+        tokens, w.params[row, p.P_PREFILL_BASE_S], w.params[row, p.P_PREFILL_PER_TOKEN_S], per_token2_s
+    )
     return float(lasts_s + 2.0 * per_token2_s * w.F[s, p.F_CROSS])
 
 
-@inlined
+@called
 def affine_cost(
     w: World, s: int, row: int, clock_ratio: float, prefill_factor: float, decode_factor: float
 ) -> tuple[float, float, float, float, float]:
@@ -127,10 +130,8 @@ def affine_cost(
     return first_s, growth_s, first_s * drawn_w, growth_s * drawn_w, ends
 
 
-@inlined
-def stage_cost(
-    w: World, s: int, row: int, clock_ratio: float, factor: float, context: float
-) -> tuple[float, float]:
+@called
+def stage_cost(w: World, s: int, row: int, clock_ratio: float, factor: float, context: float) -> tuple[float, float]:
     """Seconds and joules of one iteration by `policies.models.iteration`, whose equations these are.
 
     With pipeline stages the requests are spread evenly over as many batches, which follow each other through them.
@@ -176,7 +177,7 @@ def stage_cost(
     return lasts_s, lasts_s * (params[p.P_OTHER_W] + params[p.P_GPUS] * gpu_w)
 
 
-@inlined
+@called
 def two_resource_cost(
     w: World, s: int, row: int, clock_ratio: float, factor: float
 ) -> tuple[float, float, float, float, float]:
@@ -237,7 +238,7 @@ def adopt_caps(w: World, s: int, clock_ratio: float, limit_w: float) -> None:
     w.F[s, p.F_PREFILL_FACTOR], w.F[s, p.F_DECODE_FACTOR] = factors(w, s, clock_ratio)
 
 
-@inlined
+@called
 def set_cost(w: World, s: int) -> int:
     """Work out the next iterations of the present batch under clock cap and power limit.
 
@@ -281,7 +282,7 @@ def span(steps: int, first: float, growth: float, remaining: float) -> float:
     return (steps - 1 + remaining) * first + 0.5 * growth * (steps * (steps - 1.0))
 
 
-@inlined
+@called
 def steps_done(w: World, s: int, t: float) -> int:
     """How many iterations of the present run are complete at `t`; fewer than the run has."""
     most = w.I[s, p.I_STEPS] - 1
@@ -301,7 +302,7 @@ def steps_done(w: World, s: int, t: float) -> int:
     return int(steps)
 
 
-@inlined
+@called
 def drawn_j(w: World, s: int, t: float) -> float:
     """Energy of the present run up to `t`; within an iteration the power is even."""
     steps = steps_done(w, s, t)

@@ -79,7 +79,11 @@ class Kind:
         values |= {name: float(getattr(self, name)) for name in own}
         model = p.TWO_RESOURCES if self.iteration is not None else p.TABLE if self.table is not None else p.AFFINE
         rows = self.rows
-        values |= {"model": float(model), "table_row": float(table_row), "table_len": float(len(rows[0]) if rows else 0)}
+        values |= {
+            "model": float(model),
+            "table_row": float(table_row),
+            "table_len": float(len(rows[0]) if rows else 0),
+        }
         return np.array([values[name] for name in p.PARAMS])
 
 

@@ -338,9 +338,7 @@ class Pools:
         schedule = np.array(clock_ratio, np.float64, order="C")
         self._world.control[p.C_STEP] = 0
         while True:
-            outcome = pools_kernel.run_schedule(
-                self._world, start_s, schedule, self._limit_w, mean_w, *self._arrivals
-            )
+            outcome = pools_kernel.run_schedule(self._world, start_s, schedule, self._limit_w, mean_w, *self._arrivals)
             if outcome == p.REACHED:
                 break
             self._resupply(outcome)

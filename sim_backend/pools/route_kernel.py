@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.whole_kernel import drop
-from sim_backend.pools.world_kernel import World, least, set_load
+from sim_backend.pools.world_kernel import (
+    World,
+    called,
+    inlined,
+    least,
+    set_load,
+)
 
 
 @inlined
@@ -51,7 +56,7 @@ def for_decode(w: World, need: int) -> int:
     return -1
 
 
-@compiled
+@called
 def split(w: World, prompt: int, need: int) -> tuple[int, int]:
     """A server for the prefill and one for the decode; a full pool borrows from the other."""
     first, second = for_prompt(w, prompt), for_decode(w, need)
@@ -112,7 +117,7 @@ def choose_servers(w: World, prompt: int, output: int) -> tuple[int, int]:
     return first, fewest(w, 1, w.control[p.C_TOKEN_POOL], p.I_BOOKED_KV)
 
 
-@inlined
+@called
 def admit(w: World, t: float, prompt: int, output: int, priority: int) -> int:
     """A request arrives and is given its servers.
 

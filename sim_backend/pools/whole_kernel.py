@@ -7,14 +7,29 @@ import math
 
 import numpy as np
 
-from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.cost_kernel import MANY_STEPS, book, book_run, decodes, set_cost, span, steps_done
-from sim_backend.pools.life_kernel import count_late, emit, finish, first_token, join, leave, send, send_waiting, take_ended
-from sim_backend.pools.world_kernel import World, set_end, set_load
+from sim_backend.pools.life_kernel import (
+    count_late,
+    emit,
+    finish,
+    first_token,
+    join,
+    leave,
+    send,
+    send_waiting,
+    take_ended,
+)
+from sim_backend.pools.world_kernel import (
+    World,
+    called,
+    inlined,
+    set_end,
+    set_load,
+)
 
 
-@inlined
+@called
 def insert(w: World, which: int, count: int, s: int, place: int, value: int) -> None:
     """Put `value` into a list of server `s`, whose length lies in word `count`."""
     end = w.I[s, count]
@@ -26,7 +41,7 @@ def insert(w: World, which: int, count: int, s: int, place: int, value: int) -> 
     w.control[p.C_LONGEST] = max(w.control[p.C_LONGEST], w.I[s, count])
 
 
-@inlined
+@called
 def remove(w: World, which: int, count: int, s: int, value: int) -> None:
     """Take `value`, where it is there, out of a list of server `s`."""
     end = w.I[s, count]
@@ -39,7 +54,7 @@ def remove(w: World, which: int, count: int, s: int, value: int) -> None:
         w.I[s, count] = end - 1
 
 
-@inlined
+@called
 def enqueue(w: World, s: int, work: int) -> None:
     """A work waits: by how often it was passed over, then by arrival; as `bisect` finds its place in a list whose
     counts may have changed since it was sorted.
@@ -113,7 +128,7 @@ def take(w: World, s: int, work: int, count: int, stamp: int) -> None:
     w.RI[work >> 1, p.R_CHOSEN] = stamp
 
 
-@inlined
+@called
 def choose_urgent(w: World, s: int, stamp: int) -> tuple[int, int, int]:
     """What has been passed over too often comes first, and then prompts.
 
@@ -143,7 +158,7 @@ def choose_urgent(w: World, s: int, stamp: int) -> tuple[int, int, int]:
     return count, tokens, kv
 
 
-@inlined
+@called
 def choose(w: World, s: int, stamp: int) -> int:
     """The next batch, in the order in which room is given: urgent, prompts, pushed out, running, waiting.
 
@@ -187,7 +202,7 @@ def first_work(w: World, slot: int) -> int:
     return int((slot << 1) | (w.RI[slot, p.R_STATE] == p.DONE))
 
 
-@inlined
+@called
 def push_out(w: World, s: int, t: float, stamp: int) -> None:
     """Decodes of the running batch that were not chosen again wait."""
     kept = 0
@@ -209,7 +224,7 @@ def push_out(w: World, s: int, t: float, stamp: int) -> None:
     w.I[s, p.I_BATCH] = kept
 
 
-@inlined
+@called
 def bring_in(w: World, s: int, count: int) -> None:
     """Those chosen that were not running join the batch."""
     for place in range(count):
@@ -279,7 +294,7 @@ def drop(w: World, which: int, count: int, s: int) -> None:
     w.control[count] = kept
 
 
-@inlined
+@called
 def start_run(w: World, s: int, t: float) -> float:
     """Work out how long the batch runs until something has to be decided.
 
@@ -311,7 +326,7 @@ def start_run(w: World, s: int, t: float) -> float:
     return float(span(steps, w.F[s, p.F_FIRST_S], w.F[s, p.F_GROWTH_S], 1.0))
 
 
-@compiled
+@called
 def run_whole(w: World, s: int, t: float) -> None:
     """Start the next iterations of server `s`."""
     lost = 0
@@ -336,7 +351,7 @@ def run_whole(w: World, s: int, t: float) -> None:
     w.I[s, p.I_LOST] = lost
 
 
-@inlined
+@called
 def complete_whole(w: World, s: int, t: float) -> None:
     """The present run of server `s` has ended."""
     book_run(w, s)
@@ -367,7 +382,7 @@ def complete_whole(w: World, s: int, t: float) -> None:
     w.I[s, p.I_PAUSING] = 0
 
 
-@inlined
+@called
 def pause(w: World, s: int, t: float) -> None:
     """Let the decode iterations of server `s` end with the one in progress."""
     if w.I[s, p.I_PAUSING] == 1 or w.I[s, p.I_PROMPTS] > 0:
@@ -389,7 +404,7 @@ def pause(w: World, s: int, t: float) -> None:
         set_end(w, s, w.F[s, p.F_BASE_S] + span(steps, first_s, w.F[s, p.F_GROWTH_S], w.F[s, p.F_REMAINING]))
 
 
-@compiled
+@called
 def arrive_whole(w: World, s: int, work: int, t: float) -> None:
     """A work comes to server `s`: it starts at once, from the next iteration on, or waits."""
     slot, kind = work >> 1, work & 1
@@ -410,7 +425,7 @@ def arrive_whole(w: World, s: int, work: int, t: float) -> None:
             pause(w, s, t)
 
 
-@inlined
+@called
 def sent_whole(w: World, s: int, t: float) -> None:
     """A transfer from server `s` has ended: what waits there may have room."""
     if w.I[s, p.I_PENDING] == 0:
