@@ -53,7 +53,7 @@ lock: ## resolve requirements/*.txt again for Python 3.11 to 3.13
 	@# Options that would write where packages were fetched from are off: a lock must hold anywhere.
 	@compile() { UV_CUSTOM_COMPILE_COMMAND="make lock" build/uv/bin/uv pip compile --quiet --upgrade --universal \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config "$$@" >/dev/null; }; \
-	compile pyproject.toml requirements/build.in --extra sim -o requirements/run.txt; \
+	compile pyproject.toml requirements/build.in --extra sim --extra parquet -o requirements/run.txt; \
 	compile pyproject.toml requirements/build.in --all-extras -c requirements/run.txt -o requirements/dev.txt
 
 # --- using it --------------------------------------------------------------------------------------------------------
