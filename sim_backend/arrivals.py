@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from policies.errors import ConfigError
 from sim_backend.result import Vec
+from telemetry.request_spool import UNKNOWN
 from telemetry.request_trace import RequestTrace
 
 BLOCK_ROWS = 250_000
@@ -73,7 +74,7 @@ class Load:
     compress_time: float = 1.0
     """Arrival times are divided by this."""
     low_share: float = 0.5
-    """Share of the requests that are low priority."""
+    """Share of the requests that are low priority, where the recording does not say which are."""
     days: float | None = None
     """The run ends after this much simulated time; None: with the trace."""
     seed: int = 0
@@ -185,7 +186,10 @@ class _Copy:
             merged["arrival_s"] = np.where(shifted_s >= self._period_s, shifted_s - self._period_s, shifted_s)
             merged["prompt_tokens"] = read["prompt_tokens"]
             merged["output_tokens"] = read["output_tokens"]
-            merged["priority"] = self._priority.random(len(read)) >= self._low_share
+            drawn = self._priority.random(len(read)) >= self._low_share
+            extras = self._trace.read_extras(stop - len(read), stop)
+            recorded = drawn if extras is None else extras["priority"]
+            merged["priority"] = np.where(recorded == UNKNOWN, drawn, recorded)
             if self._kept_share < 1.0:
                 merged = merged[self._thinning.random(len(read)) < self._kept_share]
             self.waiting = merged if len(self.waiting) == 0 else np.concatenate([self.waiting, merged])

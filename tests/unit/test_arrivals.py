@@ -5,6 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from policies.errors import ConfigError
@@ -199,3 +201,21 @@ def test_a_cut_before_the_first_request_leaves_an_empty_run(make: Make) -> None:
 def test_senseless_loads_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong)).replace("factor", "load factor")):
         Load(**wrong)  # type: ignore[arg-type]
+
+
+def test_priorities_of_the_recording_are_kept_in_every_copy(tmp_path):
+    """Only what a recording does not say is drawn."""
+    path = tmp_path / "requests.parquet"
+    columns = {
+        "arrival_s": pa.array([0.5 * k for k in range(100)], pa.float64()),
+        "prompt_tokens": pa.array([10 + k % 2 for k in range(100)], pa.int32()),
+        "output_tokens": pa.array([5] * 100, pa.int32()),
+        "priority": pa.array([k % 2 for k in range(100)], pa.int8()),
+    }
+    pq.write_table(pa.table(columns), path)
+    with read_request_trace(path) as trace:
+        blocks = list(TraceArrivals(trace, Load(factor=2.5, low_share=1.0)).blocks())
+    prompt_tokens = np.concatenate([block.prompt_tokens for block in blocks])
+    priority = np.concatenate([block.priority for block in blocks])
+    assert len(priority) > 200
+    assert (priority == prompt_tokens - 10).all()
