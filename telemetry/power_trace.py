@@ -22,6 +22,10 @@ HOLD_S = 60.0
 recording of 64 servers. Beyond, what the source draws is unknown."""
 MAX_STEPS = 50_000_000
 """Steps of one sum (400 MB): a year and a half at 1 s."""
+LATEST_S = 6.9e9
+"""The year 2188; later, or before 1970, a time is misread."""
+HIGHEST_J = 1e15
+"""A megawatt for thirty years: a counter beyond is damaged."""
 SORTED_ROWS = 4_000_000
 """Samples of one source that are put in order of time in memory (70 MB)."""
 
@@ -191,6 +195,7 @@ class _Reading:
             self._number(rows.sources, numbers, path)
             if len(rows.source):
                 self._agree(rows, name)
+                _check_times(rows, name)
                 try:
                     self._intake.take(rows, np.array(numbers, dtype=np.int64)[rows.source])
                 except OSError as error:
@@ -293,11 +298,22 @@ class _Reading:
         if len(state) == 0:
             return 0.0, "one sample of each source, without a time"
         energy_j = state["energy_j"] - state["first_energy_j"]
-        used = (energy_j > 0.0) & (state["readings"] > 0)
+        used = (energy_j > 0.0) & (energy_j < HIGHEST_J) & (state["readings"] > 0)
         if not used.any():
             fail(self._clock_file, None, "gives no times; say with --period-s how many seconds lie between two samples")
         mean_w = state["sum_w"][used] / state["readings"][used]
         return float(np.median(energy_j[used] / mean_w / (state["rows"][used] - 1))), "the energy counter"
+
+
+def _check_times(rows: PowerRows, name: str) -> None:
+    if rows.time_s is not None and not ((rows.time_s >= 0.0) & (rows.time_s <= LATEST_S)).all():
+        at = int(np.argmin((rows.time_s >= 0.0) & (rows.time_s <= LATEST_S)))
+        fail(
+            name,
+            None,
+            f"a sample at {rows.time_s[at]:g} s, and times lie between 0 and {LATEST_S:g} s (the year 2188); correct "
+            "it, or check the unit of the column of times",
+        )
 
 
 def _flagged(counts: np.ndarray) -> dict[str, int]:

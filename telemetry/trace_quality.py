@@ -13,8 +13,8 @@ from telemetry.power_rows import Clock, Floats
 from telemetry.power_spool import Samples
 
 WHOLE_ROWS = 500_000
-"""Up to here figures are taken from the samples at once (8 MB), beyond from pieces: p99 is then one of the readings, to a
-billionth of their range, where it otherwise lies between two."""
+"""Up to here figures are taken from the samples at once (8 MB), beyond from pieces: p99 is then one of the readings, to
+a billionth of their range, where it otherwise lies between two."""
 GAP_RATIO = 2.5
 """An interval of more than so many periods is a gap: two readings in a row are missing."""
 _BINS = 4096

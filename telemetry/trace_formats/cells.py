@@ -37,6 +37,8 @@ def numbers_of(cells: Sequence[bytes], unit: bytes = b"") -> Floats:
         BadCell: a cell is neither a number nor a known word for none.
     """
     text = b",".join(cells)
+    if text.count(b",") >= max(len(cells), 1):
+        raise BadCell(next(row for row, cell in enumerate(cells) if b"," in cell))
     if unit:
         text = text.replace(b" " + unit, b"")
     if b"[" in text or b"N" in text or b"n" in text or b"-" in text:

@@ -109,11 +109,11 @@ def read_nvidia_smi(path: Path) -> Iterator[PowerRows]:
         rows, defects = _Rows([], []), Counter[str]()
         for number, text in _finished(block, line, defects):
             cells = text.split()
-            if _SMI_HEADER.match(text):
+            if _SMI_HEADER.match(text) and b"pwr" in cells:
                 fields = text.decode("utf-8", "replace").lstrip("# ").split()
             elif not cells or cells[0].startswith(b"#"):
                 continue
-            elif len(cells) == len(fields):
+            elif fields and len(cells) == len(fields):
                 rows.take(cells, number)
             else:
                 _refuse(name, number, text, "nvidia-smi dmon")

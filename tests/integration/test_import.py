@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             stream.write(block)
     # The peak of this process alone: that of a finished child would include what it was forked from.
     code = "import sys; from daemon import cli; cli.run(sys.argv[1:]); print(open('/proc/self/status').read())"
-    command = [sys.executable, "-c", code, "import", path, "-o", tmp_path / "out.parquet", "--summary"]
+    command = [sys.executable, "-c", code, "import", str(path), "-o", str(tmp_path / "out.parquet"), "--summary"]
     done = subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True, text=True)
     assert "2,000,000" in done.stdout
     peak_kb = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("VmHWM"))

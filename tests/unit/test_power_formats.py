@@ -238,5 +238,38 @@ def test_columns_of_limits_are_not_taken_for_power(read) -> None:
         read("t_s,left_w,right_w\n0,1,2\n")
 
 
+def test_a_comma_in_a_cell_does_not_shift_the_others(read) -> None:
+    with pytest.raises(DataError, match=r"line 3: '61,500' is not a number"):
+        read(SAMPLES["dcgmi_tight"][0]().replace(b"61.500", b"61,500", 1))
+
+
+def test_a_header_of_dmon_without_power_is_no_header(read) -> None:
+    with pytest.raises(DataError, match="line 3"):
+        read(SAMPLES["smi_dmon"][0]().replace(b"   pwr ", b"   pwr\0 ", 1), format="nvidia-smi-dmon")
+
+
+def test_times_beyond_any_calendar_are_refused(read) -> None:
+    for time in "1e999", "-1", "1715257322000":
+        with pytest.raises(DataError, match=r"times lie between|has no time"):
+            read(f"time_s,power_w\n{time},500\n")
+    with pytest.raises(DataError, match="a sample at inf s"):
+        read(SAMPLES["node"][0]().replace(b"1715257324000", b"1e999", 1))
+
+
+def test_an_energy_counter_that_leaps_gives_no_period(read) -> None:
+    content = SAMPLES["dcgmi_tight"][0]().replace(b" 9", b" 9" + b"9" * 300)
+    with pytest.raises(DataError, match="--period-s"):
+        read(content)
+
+
+def test_damaged_statistics_of_parquet_do_not_end_the_process(read) -> None:
+    content = SAMPLES["parquet"][0]()
+    for at in range(len(content) - 600, len(content) - 8):
+        try:
+            read(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], format="power-parquet").close()
+        except DataError as error:
+            assert "fetch" in str(error) or "rename" in str(error) or "times lie" in str(error)  # noqa: PT017 -- some are read
+
+
 def test_names_of_formats_are_unique() -> None:
     assert len({each.name for each in FORMATS}) == len(FORMATS)
