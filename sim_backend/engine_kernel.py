@@ -249,7 +249,10 @@ def cut_decode(w: World, s: int, server: p.Server, t: float) -> None:
 
 @inlined
 def recap(w: World, s: int, t: float, clock_ratio: float, limit_w: float) -> None:
-    """New caps act at once: what is left of the iteration in progress takes its share of the new duration."""
+    """New caps act at once: what is left of the iteration in progress takes its share of the new duration.
+
+    The winner tree over the ends is out of date after this; whoever changes caps replays it when all are changed.
+    """
     server = w.servers[s]
     params = w.params[server.profile]
     base_s, remaining = server.base_s, server.remaining
@@ -285,4 +288,4 @@ def recap(w: World, s: int, t: float, clock_ratio: float, limit_w: float) -> Non
         server.first_s = iteration_s
         lasts_s = remaining * iteration_s
     draw(server, t, drawn_w)
-    set_end(w, s, t + lasts_s)
+    w.ends_s[s] = t + lasts_s

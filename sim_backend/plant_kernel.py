@@ -20,6 +20,7 @@ from sim_backend.engine_kernel import (
     recap,
     set_load,
 )
+from sim_backend.winner_tree_kernel import replay
 from sim_backend.world_kernel import RowsOf, World
 
 Floats = NDArray[np.float64]
@@ -121,6 +122,7 @@ def regulate(w: World, t: float) -> None:
     many steps is the limit, whatever the load, unless the clock is at one of its ends. It acts on the clock outright:
     what the clock does to the draw is unknown to it.
     """
+    changed = False
     for s in range(len(w.limiters)):
         limiter = w.limiters[s]
         if not limiter.limit_w < np.inf:
@@ -140,6 +142,9 @@ def regulate(w: World, t: float) -> None:
         if clock_ratio != limiter.clock_ratio:
             limiter.clock_ratio = clock_ratio
             recap(w, s, t, server.given_clock_ratio, server.given_limit_w)
+            changed = True
+    if changed:
+        replay(w.ends_s, w.ends_won)
 
 
 @inlined
@@ -214,10 +219,14 @@ def take(
 @inlined
 def recap_changed(w: World, now_s: float, clock_ratio: Floats, limit_w: Floats) -> None:
     """Give every server its caps; one whose caps stay as they are is left alone."""
+    changed = False
     for s in range(len(w.servers)):
         server = w.servers[s]
         if clock_ratio[s] != server.given_clock_ratio or limit_w[s] != server.given_limit_w:
             recap(w, s, now_s, clock_ratio[s], limit_w[s])
+            changed = True
+    if changed:
+        replay(w.ends_s, w.ends_won)
 
 
 # The entries. Numba pays per argument, so a World is put together on the inside, where it costs nothing.

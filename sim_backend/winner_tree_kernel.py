@@ -33,6 +33,18 @@ def play(keys: Keys) -> NDArray[np.int32]:
 
 
 @inlined
+def replay(keys: Keys, winners: NDArray[np.int32]) -> None:
+    """Decide all matches anew, after many keys have changed."""
+    node = len(keys) - 1
+    while node > 0:
+        left, right = 2 * node - len(keys), 2 * node + 1 - len(keys)
+        if left < 0:
+            left, right = int(winners[2 * node]), int(winners[2 * node + 1])
+        winners[node] = left + ((right - left) & -int(keys[right] < keys[left]))
+        node -= 1
+
+
+@inlined
 def replace(keys: Keys, winners: NDArray[np.int32], base: int, size: int, leaf: int, key: float) -> None:
     """Give one leaf a new key; of equal keys the leaf that comes first wins."""
     keys[base + leaf] = key

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim_backend.winner_tree_kernel import play, replace
+from sim_backend.winner_tree_kernel import play, replace, replay
 
 # In its own right a kernel function is compiled as it is called from Python.
 KEYS = st.sampled_from([0.0, 1.0, 1.0, 2.5, 7.0, np.inf])
@@ -25,3 +25,12 @@ def test_the_winner_is_the_first_of_the_least(levels: int, trees: int, changes: 
         assert mine[leaf % size] == key
         assert winners[base + 1] == np.argmin(mine)
         assert np.array_equal(winners[base + 1 : base + size], play(mine)[1:])
+
+
+@given(levels=st.integers(1, 6), data=st.data())
+def test_replayed_whole_it_is_the_tree_played_anew(levels: int, data: st.DataObject) -> None:
+    size = 1 << levels
+    keys = np.array(data.draw(st.lists(KEYS, min_size=size, max_size=size)))
+    winners = np.zeros(size, np.int32)
+    replay(keys, winners)
+    assert np.array_equal(winners[1:], play(keys)[1:])
