@@ -31,6 +31,8 @@ SHORT_S, SHORT_RUN_S, LONG_RUN_S = 1e-4, 0.3, 1.0
 """Of the collector: calls faster than the first are repeated for the second, others for the third."""
 IDLE_W = 131.0
 """Clocks up, nothing to do: the lowest percent of all readings."""
+LIMIT_W = 692.0
+"""What the limiter held: median reading of long, limited operations; 700 W is what was asked of it."""
 PRODUCTS_PER_REPEAT = 6.0
 """Matrix products in bf16 are captured six at a time, each with weights of its own; all else one at a time."""
 FLASH_HEAD_DIM = 256.0
@@ -62,6 +64,12 @@ class Products:
     narrow: Flags
     """FP8 with block scales; else bf16."""
     readings: Readings
+
+    @property
+    def after_narrow(self) -> Flags:
+        """bf16 products that follow an FP8 one, as nearly all do: what came before them is known."""
+        result: Flags = ~self.narrow & np.concatenate([[False], self.narrow[:-1]])
+        return result
 
     @property
     def blank(self) -> Flags:
@@ -225,6 +233,16 @@ def own_share(repeated_s: Floats, window_s: float) -> Floats:
         total += np.where(taken, min(step * PERIOD_S / window_s, 1.0), 0.0)
         count += taken
     return total / count
+
+
+def left_w(reading_w: Floats, drawn_w: Floats, repeated_s: Floats, window_s: float) -> Floats:
+    """What the sensor shows when an operation ends: not its reading, which is the mean since it began.
+
+    The reading and the draw tell what the sensor showed at the beginning; from there it has moved to the draw.
+    """
+    share = own_share(repeated_s, window_s)
+    began_w = np.clip((reading_w - share * drawn_w) / (1.0 - share), IDLE_W, LIMIT_W)
+    return began_w + np.minimum(repeated_s / window_s, 1.0) * (drawn_w - began_w)
 
 
 def read_w(drawn_w: Floats, before_w: Floats, share: Floats) -> Floats:

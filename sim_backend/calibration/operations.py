@@ -20,6 +20,7 @@ from policies.models.operations import (
     ExpertKernel,
     KernelGpu,
     MatrixKernel,
+    Run,
     Work,
     at_clock,
     decode_attention,
@@ -31,11 +32,13 @@ from policies.models.operations import (
 from sim_backend.calibration.op_recordings import (
     FLASH_HEAD_DIM,
     IDLE_W,
+    LIMIT_W,
     Attentions,
     Experts,
     Products,
     Readings,
     chosen,
+    left_w,
     own_share,
     read_attentions,
     read_experts,
@@ -47,10 +50,9 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Values = dict[str, float]
 
-LIMIT_W = 692.0
-"""What the limiter held: median reading of long, limited operations; 700 W is what was asked of it."""
-EXPONENT = 2.0
-"""Of the clock in the draw. Not in this recording, whose clock is unknown; to follow from sweeps of caps."""
+EXPONENT = 2.25
+"""Of the clock in the draw, from two power limits of H200 servers (`two_limits`). This recording cannot tell: its clock
+is unknown, and the fit is as good for any exponent from 1.5 to 4."""
 ROWS = 4_000
 """At most so many rows are fitted to, evenly spread over the file."""
 FACTORS = np.exp(np.array([-1.0, -0.5, -0.25, 0.25, 0.5, 1.0]))
@@ -126,14 +128,28 @@ def some(rows: Flags) -> NDArray[np.intp]:
     return found[:: max(1, -(-len(found) // ROWS))]
 
 
-def mismatch(work: Work, gpu: KernelGpu, readings: Readings, rows: NDArray[np.intp], window_s: float) -> float:
+def mismatch(result: Run, readings: Readings, rows: NDArray[np.intp], before_w: Floats, window_s: float) -> float:
     """Mean error of time and reading; of the reading by how much of it is the operation's own."""
-    result = run(work, gpu, LIMIT_W)
     share = own_share(readings.repeated_s[rows], window_s)
-    expected_w = read_w(result.drawn_w, readings.before_w[rows], share)
+    expected_w = read_w(result.drawn_w, before_w, share)
     time = np.abs(np.log(result.lasts_s / readings.lasts_s[rows]))
     power = np.minimum(share, 0.5) * np.abs(np.log(expected_w / readings.drawn_w[rows]))
     return float(np.mean(time) + 2.0 * np.mean(power))
+
+
+def before_products(
+    products: Products, rows: NDArray[np.intp], kernel: MatrixKernel, gpu: KernelGpu, window_s: float
+) -> Floats:
+    """What the sensor remembers where a bf16 product begins: how the FP8 product before it ended.
+
+    Where the host was slower than the FP8 kernel, the GPU did nothing for the rest of the call.
+    """
+    readings, earlier = products.readings, rows - 1
+    work = matrix_product(products.m[earlier], products.n[earlier], products.k[earlier], kernel, gpu)
+    result = run(work, gpu, LIMIT_W)
+    busy = np.minimum(result.lasts_s / readings.lasts_s[earlier], 1.0)
+    drawn_w = gpu.idle_w + busy * (result.drawn_w - gpu.idle_w)
+    return left_w(readings.drawn_w[earlier], drawn_w, readings.repeated_s[earlier], window_s)
 
 
 def off_time(work: Work, gpu: KernelGpu, measured_s: Floats, least_s: Floats | float = 0.0) -> float:
@@ -145,9 +161,7 @@ def off_time(work: Work, gpu: KernelGpu, measured_s: Floats, least_s: Floats | f
 def fit_products16(products: Products) -> tuple[KernelGpu, MatrixKernel, float]:
     """The GPU's watts and memory, the bf16 kernel, and the window of the readings."""
     readings = products.readings
-    # Only products after an FP8 one: their predecessor's reading is what the sensor remembers.
-    after = np.concatenate([[False], products.narrow[:-1]])
-    usable = ~products.narrow & after & readings.fitted
+    usable = products.after_narrow & readings.fitted
     rows = some(usable & ~products.blank & (products.m < 32_768.0))
     blank = some(usable & products.blank & (products.m >= 256.0) & (products.n >= 1_024.0))
 
@@ -157,7 +171,9 @@ def fit_products16(products: Products) -> tuple[KernelGpu, MatrixKernel, float]:
         free = matrix_product(products.m[blank], products.n[blank], products.k[blank], kernel, gpu)
         free_s = at_clock(free, gpu, np.ones(len(blank)))[0]
         off = np.mean(np.abs(np.log(free_s / readings.lasts_s[blank])))
-        return mismatch(work, gpu, readings, rows, values["window_s"]) + 0.5 * float(off)
+        before_w = before_products(products, rows, FIRST8, gpu, values["window_s"])
+        result = run(work, gpu, LIMIT_W)
+        return mismatch(result, readings, rows, before_w, values["window_s"]) + 0.5 * float(off)
 
     def parts_of(values: Values) -> tuple[KernelGpu, MatrixKernel]:
         of_gpu = {name: values[name] for name in ("memory_efficiency", "active_w", "compute_w", "memory_w")}

@@ -7,7 +7,7 @@ their own. How well the recording repeats itself, the least that any model can r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from sim_backend.calibration.h200 import H200
 from sim_backend.calibration.op_recordings import (
     FLASH_HEAD_DIM,
     FOLDER,
+    LIMIT_W,
     Attentions,
     Experts,
     Products,
@@ -29,7 +30,7 @@ from sim_backend.calibration.op_recordings import (
     read_products,
     read_w,
 )
-from sim_backend.calibration.operations import LIMIT_W, host_class, work_of_experts
+from sim_backend.calibration.operations import before_products, host_class, work_of_experts
 from sim_backend.fidelity.check import Check, errors_of
 
 Floats = NDArray[np.float64]
@@ -37,8 +38,10 @@ Flags = NDArray[np.bool_]
 
 GROUP = "Single operations, H200 (vLLM 0.22 kernels)"
 LIMIT = 0.10
-OWN = 0.6
+OWN = 0.54
 """A reading is mostly the operation's own if its share is at least this: the operation ran for 0.9 s or longer."""
+FEWEST = 100
+"""Rows that a line has at least."""
 LLM_WIDTHS = (1_024, 1_536, 2_048, 2_560, 3_072, 3_584, 4_096, 5_120, 6_144, 7_168, 8_192, 10_240, 12_288, 16_384)
 """Outputs and inputs of layers of Llama, Qwen, Mixtral and DeepSeek models among the measured widths."""
 
@@ -53,20 +56,25 @@ class Compared:
     fitted: int
     lasts_s: Floats
     drawn_w: Floats
+    before_w: Floats
     note: str = ""
 
     def checks(self) -> list[Check]:
         """Time, reading, and reading of those that are mostly their own."""
         measured = self.readings
         share = own_share(measured.repeated_s[self.rows], H200.window_s)
-        expected_w = read_w(self.drawn_w, measured.before_w[self.rows], share)
+        expected_w = read_w(self.drawn_w, self.before_w, share)
         every = np.ones(len(self.rows), dtype=np.bool_)
         found = [self._check("time", self.lasts_s, measured.lasts_s[self.rows], every)]
         found.append(self._check("power reading", expected_w, measured.drawn_w[self.rows], every, self.note))
         own = share >= OWN
-        if own.sum() > 100:
-            label = "power reading, run 0.9 s or longer"
-            found.append(self._check(label, expected_w, measured.drawn_w[self.rows], own, self.note))
+        # What the limit holds is no test of a draw: those below it, as the model has it, are a line of their own.
+        lines = (("run 0.9 s or longer", own), ("of them below the limit", own & (self.drawn_w < 0.95 * LIMIT_W)))
+        found += [
+            self._check(f"power reading, {label}", expected_w, measured.drawn_w[self.rows], which, self.note)
+            for label, which in lines
+            if which.sum() >= FEWEST
+        ]
         return found
 
     def _check(self, what: str, model: Floats, measured: Floats, rows: Flags, note: str = "") -> Check:
@@ -91,7 +99,8 @@ def compared(
     """Rows of the half that was not fitted, under the limit that was held."""
     rows = np.flatnonzero(~readings.fitted & which)
     result = run(work_of(rows), H200.gpu, LIMIT_W)
-    return Compared(name, readings, rows, int((readings.fitted & which).sum()), result.lasts_s, result.drawn_w, note)
+    fitted, before_w = int((readings.fitted & which).sum()), readings.before_w[rows]
+    return Compared(name, readings, rows, fitted, result.lasts_s, result.drawn_w, before_w, note)
 
 
 def works_of_products(products: Products, kernel: MatrixKernel) -> Callable[[NDArray[np.intp]], Work]:
@@ -104,15 +113,24 @@ def of_products(products: Products) -> list[Compared]:
     known = np.isin(products.n, LLM_WIDTHS) & np.isin(products.k, LLM_WIDTHS) & (products.m <= 8_192.0)
     least_s = np.array(H200.host_s)[host_class(products.m)]
     slower = products.narrow & (products.readings.lasts_s > 1.2 * least_s)
-    wide = ~products.narrow & ~products.blank
+    wide = products.after_narrow & ~products.blank
     blank = "weights never written, and so zero, are left out: k = 65,536 and the largest"
     host = "slower than the host, which needs 52 to 84 us for a call"
     kinds = (("bf16", wide, H200.product16, blank), ("FP8", slower, H200.product8, host))
-    return [
-        compared(f"products {kind}{label}", products.readings, which, works_of_products(products, kernel), note)
-        for kind, every, kernel, note in kinds
-        for label, which in (("", every), (", LLM shapes", every & known))
-    ]
+    found = []
+    for kind, every, kernel, note in kinds:
+        for label, which in (("", every), (", LLM shapes", every & known)):
+            work_of = works_of_products(products, kernel)
+            each = compared(f"products {kind}{label}", products.readings, which, work_of, note)
+            # An FP8 kernel that is compiled first leaves the GPU idle for seconds: what it began with is not known.
+            before_w = each.before_w if kind == "FP8" else before_bf16(products, each.rows)
+            found.append(replace(each, before_w=before_w))
+    return found
+
+
+def before_bf16(products: Products, rows: NDArray[np.intp]) -> Floats:
+    """What the sensor remembers where bf16 products begin."""
+    return before_products(products, rows, H200.product8, H200.gpu, H200.window_s)
 
 
 def repeats(attentions: Attentions) -> str:
@@ -194,11 +212,10 @@ LLAMA_PRODUCTS = (((2_560, 8_192),), ((8_192, 2_048),), ((12_288, 8_192), (16_38
 LLAMA_HEADS, LLAMA_KV_HEADS = 16.0, 2.0
 
 
-def means(work: Work, readings: Readings, rows: NDArray[np.intp]) -> Floats:
+def means(work: Work, repeated_s: Floats, before_w: Floats) -> Floats:
     """Seconds, drawn and expected watts; the mean of the rows."""
     result = run(work, H200.gpu, LIMIT_W)
-    share = own_share(readings.repeated_s[rows], H200.window_s)
-    expected_w = read_w(result.drawn_w, readings.before_w[rows], share)
+    expected_w = read_w(result.drawn_w, before_w, own_share(repeated_s, H200.window_s))
     return np.array([result.lasts_s.mean(), result.drawn_w.mean(), expected_w.mean()])
 
 
@@ -212,13 +229,14 @@ def llama_layer(row: LayerRow, products: Products, attentions: Attentions) -> Fl
             found |= (products.m == tokens) & (products.n == n) & (products.k == k) & ~products.narrow
         rows = np.flatnonzero(found)
         work = matrix_product(products.m[rows], products.n[rows], products.k[rows], H200.product16, H200.gpu)
-        parts.append(means(work, products.readings, rows))
+        parts.append(means(work, products.readings.repeated_s[rows], before_bf16(products, rows)))
     shape = attentions.shape
     wanted = (shape.requests == row.requests) & (shape.tokens == row.tokens) & (shape.window == 0.0)
     wanted &= (shape.heads == LLAMA_HEADS) & (shape.kv_heads == LLAMA_KV_HEADS)
     rows = np.flatnonzero(wanted & (shape.head_dim == 128.0) & (shape.cache_bytes == 2.0))
     kernel, work_of = (H200.prompt, prompt_attention) if row.prompt else (H200.decode, decode_attention)
-    parts.append(means(work_of(chosen(shape, rows), kernel, H200.gpu), attentions.readings, rows))
+    work, readings = work_of(chosen(shape, rows), kernel, H200.gpu), attentions.readings
+    parts.append(means(work, readings.repeated_s[rows], readings.before_w[rows]))
     lasts_s, drawn_w, expected_w = np.array(parts).T
     total_s = lasts_s.sum()
     return np.array([total_s, (lasts_s * drawn_w).sum() / total_s, (lasts_s * expected_w).sum() / total_s])

@@ -24,6 +24,7 @@ from sim_backend.calibration.op_recordings import (
     PRODUCTS,
     PROMPTS,
     columns_of,
+    left_w,
     own_share,
     read_products,
     read_w,
@@ -178,6 +179,19 @@ def test_a_reading_is_all_past_at_first_and_mostly_its_own_after_a_second():
     assert share[0] == 0.0
     assert share[1] == pytest.approx((0.2 + 0.4 + 0.6 + 0.8 + 6.0) / 11.0)
     assert read_w(array(700.0), array(200.0), array(0.25))[0] == 325.0
+
+
+def test_a_long_operation_ends_with_the_sensor_at_its_draw():
+    """Whatever the reading, which still holds what was before."""
+    assert left_w(array(500.0), array(690.0), array(1.0), 0.5)[0] == pytest.approx(690.0)
+
+
+def test_a_short_operation_moves_the_sensor_by_its_part_of_the_window():
+    """0.2 s of a window of 0.8 s: readings at 0, 0.1 and 0.2 s own 0, 1/8 and 2/8, together 1/8; at the end 1/4."""
+    before_w, drawn_w = 200.0, 600.0
+    reading_w = read_w(drawn_w, before_w, 1.0 / 8.0)
+    left = left_w(array(reading_w), array(drawn_w), array(0.2), 0.8)[0]
+    assert left == pytest.approx(before_w + (drawn_w - before_w) / 4.0)
 
 
 def columns(lasts_ms, watts):
