@@ -188,10 +188,9 @@ def test_a_long_operation_ends_with_the_sensor_at_its_draw():
 
 def test_a_short_operation_moves_the_sensor_by_its_part_of_the_window():
     """0.2 s of a window of 0.8 s: readings at 0, 0.1 and 0.2 s own 0, 1/8 and 2/8, together 1/8; at the end 1/4."""
-    before_w, drawn_w = 200.0, 600.0
-    reading_w = read_w(drawn_w, before_w, 1.0 / 8.0)
-    left = left_w(array(reading_w), array(drawn_w), array(0.2), 0.8)[0]
-    assert left == pytest.approx(before_w + (drawn_w - before_w) / 4.0)
+    reading_w = read_w(array(600.0), array(200.0), array(1.0 / 8.0))
+    assert reading_w[0] == 250.0
+    assert left_w(reading_w, array(600.0), array(0.2), 0.8)[0] == pytest.approx(300.0)
 
 
 def columns(lasts_ms, watts):
