@@ -50,8 +50,8 @@ def attention(requests=1, tokens=2_048, heads=32, kv_heads=8, window=0, cache_by
 
 
 def experts(tokens, held=64, skewed=False):
-    values = (tokens, 4_096, 1_536, 8, 128, held)
-    return ExpertShape(*(array(value) for value in values), np.array([skewed]))
+    tokens, hidden, inner, per_token, all_experts, held = (array(x) for x in (tokens, 4_096, 1_536, 8, 128, held))
+    return ExpertShape(tokens, hidden, inner, per_token, all_experts, held, np.array([skewed]))
 
 
 def seconds(work, gpu=GPU):
