@@ -62,6 +62,9 @@ class IterationModel:
     """For each request, while kernels run but neither resource works: sampling."""
     host_exponent: float = 1.0
     """Of the requests in the host's time; below 1: outputs that it is late with go out together."""
+    unpack_ratio: float = 0.0
+    """Time of the pipes to unpack the weights of experts over the time to read them, which is what `linear_memory_s`
+    has beyond its first entry."""
     prompt_s: float = 0.0
     """Once in an iteration that holds prompts: kernels launched one by one where decoding replays a graph."""
 
@@ -107,9 +110,11 @@ def iteration(
         clock_ratio: phi = f / f_max.
     """
     stretch = float(memory_stretch(clock_ratio, model.memory_knee))
-    linear_c = (model.linear_compute_s + model.linear_compute_per_token_s * tokens) / clock_ratio
     table = model.linear_memory_s
-    linear_m = (table[min(int(tokens), len(table) - 1)] + model.linear_memory_per_token_s * tokens) * stretch
+    read_s = table[min(int(tokens), len(table) - 1)]
+    linear_c = model.linear_compute_s + model.linear_compute_per_token_s * tokens
+    linear_c = (linear_c + model.unpack_ratio * (read_s - table[0])) / clock_ratio
+    linear_m = (read_s + model.linear_memory_per_token_s * tokens) * stretch
     head_c = model.head_compute_per_request_s * requests / clock_ratio
     head_m = model.head_memory_s * stretch
     seen = windowed(context, requests, model.window_tokens, model.window_share)

@@ -61,6 +61,7 @@ FREE = (
     Free(NEW, "expert_gap_s", 3e-5, 0.4),
     Free(NEW, "expert_memory_efficiency", 0.95, 0.1, 1.0),
     Free(NEW, "expert_compute_efficiency", 0.5, 0.3, 1.0),
+    Free(NEW, "unpack_flops", 150.0, 0.7),
     Free(NEW, "cache_efficiency", 0.9, 0.1, 1.0),
     Free(NEW, "prompt_gap_s", 4e-4, 0.7),
     Free(OLD, "host_s", 5e-3, 1.0),

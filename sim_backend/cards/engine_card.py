@@ -42,6 +42,9 @@ class EngineCard(Sourced, frozen=True, kw_only=True):
     """Of one layer with experts, on top of `gap_s`: choosing, sorting, the kernels in between."""
     prompt_gap_s: NotNegative
     """Of one layer that is no plain transformer layer (experts, Mamba hybrids), in an iteration that holds prompts."""
+    unpack_flops: NotNegative
+    """What the pipes could do for a dense layer while they unpack and scale one weight of an expert that is narrower
+    than bf16."""
     cache_efficiency: Share
     """Achieved bandwidth of reading the KV cache over that of reading dense weights."""
     # -- facts

@@ -105,6 +105,16 @@ def linear_compute_s(gpu: GpuCard, llm: LlmCard, engine: EngineCard, weights: st
     return total_s
 
 
+def unpack_ratio(gpu: GpuCard, llm: LlmCard, engine: EngineCard, weights: str) -> float:
+    """Time of the pipes to unpack an expert's weight over that of the memory to read it; 0 if nothing is packed."""
+    weight_bytes = llm.bytes_of("experts", weights)
+    if not llm.experts or weight_bytes >= BYTES["bf16"]:
+        return 0.0
+    unpack_s = engine.unpack_flops / (gpu.flops["bf16"] * gpu.compute_efficiency)
+    bytes_per_s = gpu.memory_bytes_per_s * gpu.memory_efficiency * engine.expert_memory_efficiency
+    return unpack_s * bytes_per_s / weight_bytes
+
+
 def cache_tokens(gpu: GpuCard, llm: LlmCard, engine: EngineCard, layout: Layout, weights: str, kv: str) -> int:
     """Tokens whose keys and values fit beside the weights.
 
@@ -208,5 +218,6 @@ def iteration_model(
         window_tokens=float(llm.window) if llm.window_layers else np.inf,
         window_share=llm.window_share,
         busy_per_request_s=stage * engine.sample_per_word_s * llm.vocab,
+        unpack_ratio=unpack_ratio(gpu, llm, engine, weights),
         prompt_s=stage * engine.prompt_gap_s * llm.unusual_blocks,
     )
