@@ -92,9 +92,10 @@ def modelled(
 ) -> tuple[float, float]:
     """Seconds and server watts of one iteration, as `policies.models.iteration.iteration`."""
     per_clock, stretch = 1.0 / server.clock_ratio, server.prefill_slowdown
-    linear_m = w.tables[params.table + min(tokens, params.table_last)] + params.linear_memory_per_token_s * tokens
-    linear_m *= stretch
-    linear_c = (params.linear_compute_s + params.linear_compute_per_token_s * tokens) * per_clock
+    read_s = w.tables[params.table + min(tokens, params.table_last)]
+    linear_m = (read_s + params.linear_memory_per_token_s * tokens) * stretch
+    linear_c = params.linear_compute_s + params.linear_compute_per_token_s * tokens
+    linear_c = (linear_c + params.unpack_ratio * (read_s - w.tables[params.table])) * per_clock
     head_m = params.head_memory_s * stretch
     head_c = params.head_compute_per_request_s * requests * per_clock
     seen = _windowed(context, requests, params.window_tokens, params.window_share)
@@ -102,14 +103,16 @@ def modelled(
     decode_c = params.attention_compute_per_context_s * seen * per_clock
     busy_s = _overlapped_s(linear_c, linear_m, params.overlap) + _overlapped_s(head_c, head_m, params.overlap)
     busy_s += _overlapped_s(decode_c, decode_m, params.overlap)
-    busy_s += params.link_s + params.link_per_token_s * tokens + params.busy_per_request_s * requests
+    busy_s += params.link_per_token_s * tokens + params.busy_per_request_s * requests
     compute_s = linear_c + head_c + decode_c
     if pairs > 0.0:
         pairs = _windowed(pairs, float(tokens), params.window_tokens, params.window_share)
         prefill_c = params.attention_compute_per_pair_s * pairs * per_clock
         busy_s += prefill_c + params.prompt_s
         compute_s += prefill_c
-    lasts_s = busy_s + params.host_s + params.host_per_request_s * requests
+    # A power takes as long as all else here.
+    served = requests if params.host_exponent == 1.0 else requests**params.host_exponent
+    lasts_s = busy_s + params.link_s + params.host_s + params.host_per_request_s * served
     per_s = 1.0 / lasts_s
     # The clock's power is raised once per cap, so here its exponent is 1.
     gpu_w = _busy_w(

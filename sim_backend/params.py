@@ -87,6 +87,8 @@ class Params:
     window_share: Real
     busy_per_request_s: Real
     prompt_s: Real
+    host_exponent: Real
+    unpack_ratio: Real
     table: Whole
     """Where its `linear_memory_s` begins among the tables of all kinds."""
     table_last: Whole

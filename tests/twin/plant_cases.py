@@ -84,6 +84,7 @@ MODEL = IterationModel(
     head_compute_per_request_s=5.0e-6,
     state_memory_per_request_s=1.0e-5,
     busy_per_request_s=2.0e-5,
+    host_exponent=0.8,
     prompt_s=1.5e-3,
 )
 MODELLED = replace(TIGHT, name="modelled server", iteration=MODEL, limiter_s=1.0)

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from policies.models.iteration import IterationModel
 from sim_backend import params as p
 from sim_backend.plant import FIRST_HEAP, FIRST_POOL, LINE_BYTES, Plant
 from sim_backend.site import Slo
 from sim_backend.winner_tree_kernel import leaves
-from tests.twin.plant_cases import PROFILE, TIGHT, ListSource, plant_of, random_requests, requests
+from tests.twin.plant_cases import MODEL, MODELLED, PROFILE, TIGHT, ListSource, plant_of, random_requests, requests
 
 HIGH, LOW = 1, 0
 
@@ -146,6 +148,18 @@ def test_rows_fill_whole_lines_of_cache() -> None:
     plant = mixed_plant()
     assert plant._servers.ctypes.data % LINE_BYTES == 0
     assert plant._requests.ctypes.data % LINE_BYTES == 0
+
+
+def test_no_number_of_an_iteration_model_is_left_out() -> None:
+    named = {field.name for field in fields(IterationModel)}
+    assert named - set(p.PARAMS.names or ()) == {"linear_memory_s"}
+    rows, tables = p.param_rows([PROFILE, MODELLED, replace(MODELLED, name="again")])
+    for name in named - {"linear_memory_s"}:
+        assert rows[name][1] == rows[name][2] == getattr(MODEL, name), name
+    for row in rows[1:]:
+        table = tables[row["table"] : row["table"] + row["table_last"] + 1]
+        assert table.tolist() == MODEL.linear_memory_s.tolist()
+    assert rows["has_model"].tolist() == [0, 1, 1]
 
 
 def test_a_server_takes_more_residents_than_there_was_room_for_at_the_start() -> None:
