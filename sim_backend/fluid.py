@@ -21,6 +21,7 @@ from sim_backend.profile import Profile
 from sim_backend.result import PRIORITIES
 
 Counts = NDArray[np.int32]
+Ints = NDArray[np.integer]
 
 OUTPUT_GROUPS, PROMPT_GROUPS = 6, 4
 """Types are as many groups of equal size by output, each cut into as many by prompt."""
@@ -49,47 +50,51 @@ class RequestTypes:
     """The same by prompt, of each group [groups, ...]."""
 
     @staticmethod
-    def of(prompt_tokens: NDArray[np.integer], output_tokens: NDArray[np.integer]) -> "RequestTypes":
-        """The types that the given requests fall into; groups of equal size, the longest together."""
-        if len(prompt_tokens) == 0:
+    def of(prompt_tokens: Vec | Ints, output_tokens: Vec | Ints, requests: Vec | Ints | None = None) -> "RequestTypes":
+        """The types that the given requests fall into; groups of equal size, the longest together.
+
+        Args:
+            prompt_tokens: of each request, or the mean of several [k].
+            output_tokens: likewise [k].
+            requests: of how many; default: one each [k].
+        """
+        weight = np.ones(len(prompt_tokens)) if requests is None else np.asarray(requests, np.float64)
+        if weight.sum() <= 0.0:
             raise ConfigError("types of requests need at least one request: give a trace that has some")
-        output_edges = _edges(output_tokens, OUTPUT_GROUPS)
-        group = np.searchsorted(output_edges, output_tokens)
-        prompt_edges = np.array(
-            [
-                _edges(prompt_tokens[group == g] if (group == g).any() else prompt_tokens, PROMPT_GROUPS)
-                for g in range(OUTPUT_GROUPS)
-            ]
-        )
+        prompt, output = np.asarray(prompt_tokens, np.float64), np.asarray(output_tokens, np.float64)
+        output_edges = _edges(output, OUTPUT_GROUPS)
+        group = np.searchsorted(output_edges, output)
+        members = [group == g if (group == g).any() else slice(None) for g in range(OUTPUT_GROUPS)]
+        prompt_edges = np.array([_edges(prompt[there], PROMPT_GROUPS) for there in members])
         empty = np.zeros(0)
         shape = RequestTypes(empty, empty, empty, empty, empty, output_edges, prompt_edges)
-        index = shape.index(prompt_tokens, output_tokens)
-        count = np.bincount(index, minlength=OUTPUT_GROUPS * PROMPT_GROUPS)
-        there = np.maximum(count, 1)
+        index = shape.index(prompt, output)
+        kinds = OUTPUT_GROUPS * PROMPT_GROUPS
+        there = np.bincount(index, weights=weight, minlength=kinds)
 
         def mean(values: Vec) -> Vec:
-            return np.bincount(index, weights=values, minlength=count.size) / there
+            total = np.bincount(index, weights=weight * values, minlength=kinds)
+            return np.divide(total, there, out=np.ones(kinds), where=there > 0.0)
 
-        prompt, output = prompt_tokens.astype(np.float64), output_tokens.astype(np.float64)
         variance = np.maximum(mean(output**2) - mean(output) ** 2, 0.0)
         return RequestTypes(
             mean(prompt),
             mean(prompt**2),
             mean(output),
-            np.sqrt(3.0 * variance),
-            count / len(index),
+            np.minimum(np.sqrt(3.0 * variance), mean(output) - 1.0),
+            there / weight.sum(),
             output_edges,
             prompt_edges,
         )
 
-    def index(self, prompt_tokens: NDArray[np.integer], output_tokens: NDArray[np.integer]) -> NDArray[np.int64]:
+    def index(self, prompt_tokens: Vec | Ints, output_tokens: Vec | Ints) -> NDArray[np.int64]:
         """Type of each request [k]."""
         group = np.searchsorted(self.output_edges, output_tokens)
         within = (prompt_tokens[:, None] > self.prompt_edges[group]).sum(axis=1)
         return np.asarray(group * PROMPT_GROUPS + within, np.int64)
 
 
-def _edges(values: NDArray[np.integer], groups: int) -> Vec:
+def _edges(values: Vec, groups: int) -> Vec:
     return np.asarray(np.quantile(values, np.arange(1, groups) / groups), np.float64)
 
 
@@ -121,6 +126,20 @@ class Demand:
         if found is None:
             raise ConfigError("the screening tier was given no request: choose a longer part of the trace")
         return Demand(found, counts.reshape(seconds, len(PRIORITIES), len(found.weight)))
+
+    @staticmethod
+    def of_totals(requests: Ints, prompt_tokens: Ints, output_tokens: Ints) -> "Demand":
+        """Requests of each second and priority of which only totals are known [seconds, priorities].
+
+        Those of one second are taken as alike: a prompt twice as long as the mean of its second is not seen.
+        """
+        requests = np.asarray(requests)
+        there = np.maximum(requests, 1)
+        prompt, output = (np.maximum(np.asarray(total) / there, 1.0) for total in (prompt_tokens, output_tokens))
+        types = RequestTypes.of(prompt.ravel(), output.ravel(), requests.ravel())
+        counts = np.zeros((requests.size, len(types.weight)), np.int32)
+        counts[np.arange(requests.size), types.index(prompt.ravel(), output.ravel())] = requests.ravel()
+        return Demand(types, counts.reshape(*requests.shape, -1))
 
     @staticmethod
     def of_rate(rate_rps: Vec, types: RequestTypes, seed: int) -> "Demand":

@@ -95,7 +95,7 @@ FOLLOW = 0.25
 prompts wait for completions, a second of few prefills brings many completions, and these many prefills."""
 HALVINGS = 10
 """Of the range of clocks, to find the one that a power limit leaves."""
-MOST_LUMPS = 64
+MOST_LUMPS = 24
 """Events of a second that are taken one by one; more of them are taken in so many equal lumps."""
 TINY = 1e-9
 
@@ -449,7 +449,7 @@ def pace(w: Fluid, c: int, k: int, busy: float, decode_s: float) -> float:
     each = prefill_s / state[S_TOGETHER] * max(1.0 - 0.5 * prefill_s, 0.5) / busy
     ticks, clock = w.due.shape[1], state[S_CLOCK]
     passed, room, before = 0.0, tokens, tokens
-    while True:
+    while passed < ticks:
         room = (1.0 - share) / decode_s + share / prefill_s - passed
         if room <= 0.0:
             break
@@ -571,7 +571,8 @@ def take_w(w: Fluid, c: int, k: int, busy: float, idle: float, decode_w: float) 
     """Watts of class `c` in second `k`, whose prefills are all booked."""
     p, slot, after = w.params[c], k % AHEAD, (k + 1) % AHEAD
     prefill_s, prefill_j = w.prefill[c, slot, 0], w.prefill[c, slot, 1]
-    most_s = p[K_COUNT] - idle
+    # The levels sum up to the servers but for rounding.
+    most_s = max(p[K_COUNT] - idle, 0.0)
     if prefill_s > most_s:
         # More than the servers can do: the rest is done in the next second.
         kept = most_s / prefill_s
@@ -642,7 +643,7 @@ def run(
             phi = min(max(caps[step, c, 0], params[c, K_MIN_CLOCK_RATIO]), 1.0)
             engine = (now[c, 0], now[c, 1], now[c, 2], phi, caps[step, c, 1])
             admit(w, c, k, counts, types, costs, engine)
-            busy = params[c, K_COUNT] - idle[c]
+            busy = max(params[c, K_COUNT] - idle[c], 0.0)
             drawn_w[k, c] = take_w(w, c, k, busy, idle[c], now[c, 3])
             requests[k, c, 0] = state[c, S_RESIDENTS] + state[c, S_WAITING]
             requests[k, c, 1] = state[c, S_WAITING]
