@@ -7,14 +7,16 @@ join: its mean gives throughput and power, its median the inter-token latency th
 
 from dataclasses import dataclass
 from functools import cache
+from math import ceil, exp, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.models.iteration import Iteration, iteration
 from sim_backend.cards.instance import Instance
 
 DRAWS, GROUPS = 1024, 8
-"""Steps drawn to find how many prompt tokens join in one, and the groups that those with prompts are counted in."""
+"""Steps with prompts that are drawn to find how many tokens join in one, and the groups that they are counted in."""
 CLOCK_STEPS = 30
 """Halvings of the clock ratio's interval: so fine that a fit can take differences."""
 
@@ -73,22 +75,36 @@ def joining(prompts: float, tokens: float, cv: float) -> tuple[Joining, ...]:
         tokens: of a prompt, in the mean.
         cv: coefficient of variation of the latter.
     """
-    chance = np.random.default_rng(0)
-    counts = chance.poisson(prompts, DRAWS)
-    spread = np.sqrt(np.log1p(cv * cv))
-    lengths = tokens * np.exp(spread * chance.standard_normal(counts.sum()) - spread * spread / 2.0)
-    lengths *= tokens * len(lengths) / max(lengths.sum(), 1.0)
+    counts = _some(prompts)
+    normal = np.random.default_rng(0).standard_normal(counts.sum())
+    lengths = np.exp(np.sqrt(np.log1p(cv * cv)) * normal)
+    lengths *= tokens / lengths.mean()
     step = np.repeat(np.arange(DRAWS), counts)
     drawn = np.bincount(step, lengths, DRAWS)
     pairs = np.bincount(step, lengths * (lengths + 1.0) / 2.0, DRAWS)
-    order = np.argsort(drawn, kind="stable")
-    empty = int((drawn == 0.0).sum())
-    groups = [order[:empty], *np.array_split(order[empty:], GROUPS)]
-    return tuple(
-        Joining(len(group) / DRAWS, float(counts[group].mean()), float(drawn[group].mean()), float(pairs[group].mean()))
+    none = float(np.exp(-prompts))
+    groups = np.array_split(np.argsort(drawn, kind="stable"), GROUPS)
+    some = tuple(
+        Joining(
+            (1.0 - none) * len(group) / DRAWS,
+            float(counts[group].mean()),
+            float(drawn[group].mean()),
+            float(pairs[group].mean()),
+        )
         for group in groups
-        if len(group)
     )
+    return (Joining(none, 0.0, 0.0, 0.0), *some)
+
+
+def _some(mean: float) -> NDArray[np.int64]:
+    """Poisson numbers of those steps that have any, at evenly spaced quantiles."""
+    last = ceil(mean + 6.0 * sqrt(mean)) + 6
+    chances, chance = np.empty(last), exp(-mean)
+    for count in range(1, last + 1):
+        chance *= mean / count
+        chances[count - 1] = chance
+    reached = np.cumsum(chances) / chances.sum()
+    return np.searchsorted(reached, (np.arange(DRAWS) + 0.5) / DRAWS) + 1
 
 
 def steps(case: Instance, fed: Requests, clock_ratio: float) -> list[tuple[float, list[Iteration]]]:
