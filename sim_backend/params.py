@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.errors import ConfigError
+from policies.models.iteration import IterationModel
 from sim_backend.profile import Profile
 
 # A call into compiled code costs time per argument, and the plant is called every simulated second: so parameters,
@@ -248,9 +249,7 @@ def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
     entries = 0
     for row, profile in zip(rows, profiles, strict=True):
         _check_profile(profile)
-        for name in PARAMS.names or ():
-            if hasattr(profile, name):
-                row[name] = getattr(profile, name)
+        _copy(profile, row)
         row["kv_tokens"] = min(profile.kv_tokens, MOST_TOKENS)
         row["max_batch"] = min(profile.max_batch, MOST_TOKENS)
         row["max_batch_tokens"] = min(profile.max_batch_tokens, MOST_TOKENS)
@@ -261,15 +260,20 @@ def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
         model = profile.iteration
         if model is not None:
             row["has_model"] = 1
-            for name in PARAMS.names or ():
-                if hasattr(model, name):
-                    row[name] = getattr(model, name)
+            _copy(model, row)
             row["peak_w"] = model.idle_w + model.active_w + model.compute_w + model.memory_w
             row["table"], row["table_last"] = entries, len(model.linear_memory_s) - 1
             tables.append(np.asarray(model.linear_memory_s, np.float64))
             entries += len(model.linear_memory_s)
         row["idle_server_w"] = profile.other_w + profile.gpus * row["idle_w"]
     return rows, np.concatenate((*tables, np.zeros(1)))
+
+
+def _copy(source: Profile | IterationModel, row: np.void) -> None:
+    """Fill the fields of `row` that the source has too."""
+    for name in PARAMS.names or ():
+        if hasattr(source, name):
+            row[name] = getattr(source, name)
 
 
 def _check_profile(profile: Profile) -> None:

@@ -250,7 +250,9 @@ class Plant:
 
         Args:
             clock_ratio: cap over full clock; 1 is none [n].
-            limit_w: per GPU; inf is none [n].
+            limit_w: per GPU; inf is none [n]. Binds at once, or as firmware regulates (`Profile.limiter_s`): then a
+                load that starts draws too much for about that long, TDP is a limit too, and none is below the lowest
+                that the GPU accepts.
         """
         self._clock_ratio[:] = clock_ratio
         self._limit_w[:] = limit_w

@@ -164,3 +164,16 @@ def test_an_iteration_model_needs_a_limiter_and_as_many_gpus_as_the_server() -> 
     for broken, word in ((replace(MODELLED, limiter_s=0.0), "limiter_s"), (replace(MODELLED, gpus=4), "4 GPUs")):
         with pytest.raises(ConfigError, match=word):
             Plant([broken], np.zeros(1, int), np.zeros(1, int), ListSource(requests([]), 1e9), {})
+
+
+def test_the_lowest_draw_of_a_modelled_gpu_is_that_of_full_work_at_the_lowest_clock() -> None:
+    ratio = MODELLED.min_mhz / MODELLED.max_mhz
+    clocked_w = ratio**MODEL.exponent * (MODEL.active_w + MODEL.compute_w)
+    hot = replace(MODELLED, min_limit_w=100.0)
+    assert hot.lowest_gpu_w == pytest.approx(MODEL.idle_w + clocked_w + MODEL.memory_w)
+    assert replace(MODELLED, min_limit_w=400.0).lowest_gpu_w == 400.0 * MODELLED.overshoot_ratio
+
+
+def test_more_kinds_of_servers_than_a_row_can_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="257 kinds of servers"):
+        Plant([PROFILE] * 257, np.zeros(1, int), np.zeros(1, int), ListSource(requests([]), 1e9), {})
