@@ -74,6 +74,10 @@ replay: run-env ## replay a recorded journal through the core (J=path): same com
 results: run-env ## make the README's tables again (an hour or more)
 	@$(BIN)/python -m benchmarks.results
 
+.PHONY: fidelity
+fidelity: run-env ## compare the models with recordings again: docs/fidelity.md
+	@$(BIN)/python -m benchmarks.fidelity
+
 .PHONY: bench
 bench: run-env ## measure the plant, the cores and work W
 	@$(BIN)/python -m benchmarks.plant_bench

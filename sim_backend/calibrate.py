@@ -101,10 +101,7 @@ def fit_profile(splitwise: Path, model: str, hardware: str) -> Calibration:
         facts["decode_power"], fits["decode_power"] = _decode_power(rows)
         checks["decode_power"] = _average_power_check(rows, facts)
     name = f"{hardware}__{model}"
-    command = (
-        "overwatt calibrate --splitwise $OVERWATT_DATA/splitwise-perf-model/perf_model.csv.gz "
-        f"--model {model} --hardware {hardware} --out {name}.toml"
-    )
+    command = f"overwatt calibrate --data $OVERWATT_DATA --out {name}.toml"
     return Calibration(name, command, facts, fits, checks)
 
 

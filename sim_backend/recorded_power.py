@@ -6,12 +6,15 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.errors import DataError
 from policies.models.gpu_power import clock_factor
 from sim_backend.profile import load_profile
 from sim_backend.recorded_load import Demand, Floats32
 from sim_backend.site import RECORDED, Site
+
+Floats = NDArray[np.float64]
 
 TOO_MUCH = 1.1
 """A server that draws more than this times its nameplate is no server: readings exceed it by a few per cent at most."""
@@ -74,9 +77,14 @@ def _server_w(recorded: RecordedPower) -> Floats32:
         if not names:
             known = ", ".join(trace.sources[:8]) or "none with watts"
             raise DataError(f"{', '.join(recorded.paths)}: no source called '{recorded.sources}'; there are {known}")
-        series = [trace.series(name) for name in names]
+        series = [(time_s[known], power_w[known]) for time_s, power_w, known in map(_known, map(trace.series, names))]
     start_s = min(float(time_s[0]) for time_s, _ in series)
     end_s = max(float(time_s[-1]) for time_s, _ in series)
     grid_s = start_s + np.arange(math.floor(end_s - start_s) + 1)
     columns = [power_w[np.maximum(np.searchsorted(time_s, grid_s, "right") - 1, 0)] for time_s, power_w in series]
     return np.column_stack(columns).astype(np.float32)
+
+
+def _known(series: tuple[Floats, Floats]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """A series, and where it has a reading: what a meter missed, it went on drawing as before."""
+    return *series, np.isfinite(series[1])

@@ -19,7 +19,7 @@ def clock_factor(clock_ratio: Num, static_share: Num | float, exponent: Num | fl
     return result
 
 
-def clock_ratio_at(power_ratio: Num, static_share: float, exponent: float) -> Num:
+def clock_ratio_at(power_ratio: Num, static_share: Num | float, exponent: Num | float) -> Num:
     """Clock ratio at which power falls to `power_ratio` of that at full clock; the inverse of `clock_factor`.
 
     Clipped to [0, 1]: a power below the static share cannot be reached by clocks and gives 0.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Num = TypeVar("Num", float, NDArray[np.float64])
 
 
-def slowdown(clock_ratio: Num, clock_share: float) -> Num:
+def slowdown(clock_ratio: Num, clock_share: Num | float) -> Num:
     """Time at a lowered SM clock over time at full clock.
 
     The share of the work that is bound by the SM clock stretches by 1/phi, the rest (memory, links, host) does not:
@@ -22,7 +22,8 @@ def slowdown(clock_ratio: Num, clock_share: float) -> Num:
         clock_ratio: phi = f / f_max, in (0, 1].
         clock_share: share of the iteration bound by the SM clock; 1 for pure prefill, small for decode.
     """
-    return (1.0 - clock_share) + clock_share / clock_ratio
+    result: Num = (1.0 - clock_share) + clock_share / clock_ratio
+    return result
 
 
 def prefill_s(tokens: Num, base_s: float, per_token_s: float, per_token2_s: float) -> Num:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.errors import DataError
-from sim_backend.cards.server_card import dc_w, load_server
+from sim_backend.cards.server_card import ServerCard, dc_w, load_server
 from sim_backend.fits import nonnegative_fit, rounded
 
 Floats = NDArray[np.float64]
@@ -112,10 +112,15 @@ def fit_server(points: list[Point], server: str) -> tuple[float, float]:
     """(base_w, fans_full_w) of `server` from its fitted points; no fans where only one state is to be fitted."""
     card = load_server(server)
     seen = [point for point in points if point.server == server and point.fitted]
-    gpus_w = np.array([point.gpus_w for point in seen])
-    rest_w = dc_w(np.array([point.wall_w for point in seen]), card.psu_rated_w) - gpus_w
+    gpus_w, wall_w = np.array([point.gpus_w for point in seen]), np.array([point.wall_w for point in seen])
+    return fit_base_and_fans(card, gpus_w, wall_w)
+
+
+def fit_base_and_fans(card: ServerCard, gpus_w: Floats, wall_w: Floats) -> tuple[float, float]:
+    """(base_w, fans_full_w) of a server from steady states; no fans where only one is given."""
+    rest_w = dc_w(wall_w, card.psu_rated_w) - gpus_w
     cubes = (gpus_w / card.gpus_tdp_w) ** 3
-    columns = np.column_stack([np.ones_like(cubes), cubes])[:, : len(seen)]
+    columns = np.column_stack([np.ones_like(cubes), cubes])[:, : len(gpus_w)]
     found = (*nonnegative_fit(columns, rest_w), 0.0)
     return rounded(found[0], 3), rounded(found[1], 3)
 

@@ -49,6 +49,8 @@ class GpuCard(Sourced, frozen=True, kw_only=True):
     compute_w: NotNegative
     memory_w: NotNegative
     exponent: Positive
+    voltage_floor: Share = 0.0
+    """Clock ratio at and below which the voltage no longer falls; 0: never reached."""
     # -- the firmware's power limiter
     limiter_s: NotNegative
     """Time constant with which it brings the mean draw back under a limit."""

@@ -12,6 +12,7 @@ def power_law(card: GpuCard) -> PowerLaw:
         compute_w=card.compute_w,
         memory_w=card.memory_w,
         exponent=card.exponent,
+        voltage_floor=card.voltage_floor,
         memory_knee=card.memory_knee,
         overlap=card.overlap,
         min_ratio=card.min_mhz / card.max_mhz,

@@ -8,6 +8,22 @@ import msgspec
 
 from policies.errors import ConfigError
 
+ABOUT = frozenset({"name", "source", "fit"})
+"""Fields that every card has; the others are its numbers."""
+
+
+class FitNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the fitted numbers of a card came about, and how far they are from what they were not fitted to."""
+
+    recordings: list[str]
+    """Folders of the data sets, or files."""
+    recorded: str
+    """When the measurements were made or published: a year, a month or a date."""
+    checked_points: int
+    """Points that nothing was fitted to."""
+    median_error: float
+    """Of these, a fraction."""
+
 
 class Sourced(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What all cards have: a name, and a source for each of their numbers."""
@@ -15,6 +31,8 @@ class Sourced(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     name: str
     source: dict[str, str]
     """Where each number is from, by field; `default` stands for all without an entry."""
+    fit: FitNote | None = None
+    """None: facts only, or numbers that were taken over from another card."""
 
 
 Card = TypeVar("Card", bound=Sourced)
@@ -41,7 +59,7 @@ def read_card(name: str, folder: Path, kind: type[Card]) -> Card:
         card = msgspec.convert(tomllib.loads(text), kind)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    fields = {field.name for field in msgspec.structs.fields(kind)} - {"name", "source"}
+    fields = {field.name for field in msgspec.structs.fields(kind)} - ABOUT
     unknown = sorted(set(card.source) - fields - {"default"})
     if unknown:
         raise ConfigError(f"{path} [source]: '{unknown[0]}' is no number of this card")
