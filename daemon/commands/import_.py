@@ -16,6 +16,9 @@ from policies.errors import DataError
 if TYPE_CHECKING:
     from telemetry.power_trace import PowerTrace
 
+SUM_STEPS = 2_000_000
+"""A sum over more (three weeks at 1 s) is left out of the summary: its arrays would take more memory than the import."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
@@ -145,7 +148,7 @@ def _sum(trace: "PowerTrace", chosen: Sequence[str]) -> dict[str, Any] | None:
     """Mean and peak of the sum on a grid of the longest period; None if there is one source or no common time."""
     import numpy as np
 
-    from telemetry.power_trace import MAX_STEPS, SORTED_ROWS
+    from telemetry.power_trace import SORTED_ROWS
 
     found = [each for each in trace.quality.sources if each.source in set(chosen)]
     step_s = max((each.period_s for each in found if not math.isnan(each.period_s)), default=0.0)
@@ -154,7 +157,8 @@ def _sum(trace: "PowerTrace", chosen: Sequence[str]) -> dict[str, Any] | None:
         min((each.last_s for each in found), default=0),
     )
     too_many = any(each.samples > SORTED_ROWS for each in found)
-    if len(found) < 2 or last_s < first_s or too_many or (step_s > 0.0 and (last_s - first_s) / step_s >= MAX_STEPS):
+    too_long = step_s > 0.0 and (last_s - first_s) / step_s >= SUM_STEPS
+    if len(found) < 2 or last_s < first_s or too_many or too_long:
         return None
     _, total_w = trace.total_w(step_s if step_s > 0.0 else 1.0, sources=chosen)
     known_w = total_w[~np.isnan(total_w)]
