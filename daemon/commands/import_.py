@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from telemetry.power_trace import PowerTrace
 
 SUM_STEPS = 2_000_000
-"""A sum over more (three weeks at 1 s) is left out of the summary: its arrays would take more memory than the import."""
+"""A sum over more (three weeks at 1 s) is left out of the summary: its arrays would outweigh the import."""
 
 
 @dataclass(frozen=True, slots=True)
