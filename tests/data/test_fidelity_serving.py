@@ -9,7 +9,7 @@ import pytest
 from policies.errors import DataError
 from sim_backend.calibration import serving
 from sim_backend.calibration.mlenergy import V2, V3, read_runs
-from sim_backend.fidelity.serving import checks
+from sim_backend.fidelity.serving import MLPERF, checks
 
 pytestmark = pytest.mark.data
 
@@ -58,6 +58,7 @@ def test_fitting_again_gives_the_shipped_numbers(data):
         ((V2, "H100", "time per token"), 0.11),
         ((V2, "A100", "power of a GPU"), 0.08),
         ((V2, "A100", "time per token"), 0.10),
+        ((MLPERF, "H200", "throughput at 700 and 500 W"), 0.10),
     ],
 )
 def test_median_error_of_models_that_nothing_was_fitted_to(lines, key, at_most):
