@@ -18,7 +18,7 @@ from sim_backend.profile import Profile
 Real = Annotated[float, np.float64]
 Whole = Annotated[int, np.int64]
 Short = Annotated[int, np.int32]
-Flag = Annotated[int, np.uint8]
+Byte = Annotated[int, np.uint8]
 
 Rows = NDArray[np.void]
 
@@ -141,11 +141,11 @@ class Server:
     """Queue and residents."""
     tokens: Short
     """Batched in the present prefill."""
-    mode: Flag
-    busy: Flag
+    mode: Byte
+    busy: Byte
     """Worked since the last take."""
-    priority: Flag
-    profile: Flag
+    priority: Byte
+    profile: Byte
     # -- What the caps in force mean.
     decode_slowdown: Real
     """1 under an iteration model, which states its times as capped."""
