@@ -443,7 +443,7 @@ def pace(w: Fluid, c: int, k: int, busy: float, decode_s: float) -> float:
         return 1.0 / decode_s
     tokens = (1.0 - share) / decode_s + share / prefill_s
     if state[S_WAITING] <= TINY:
-        return tokens
+        return float(tokens)
     # Each completion lets a prompt in at once, whose prefill delays the next completion.
     share = min(w.prefill[c, k % AHEAD, 0] / busy, 1.0)
     each = prefill_s / state[S_TOGETHER] * max(1.0 - 0.5 * prefill_s, 0.5) / busy
@@ -457,7 +457,7 @@ def pace(w: Fluid, c: int, k: int, busy: float, decode_s: float) -> float:
         share = min(share + each * w.due[c, int(clock + passed) & (ticks - 1), 0], 1.0)
         passed += 1.0
     # Where the room left would be zero, between the last two ticks.
-    return max(passed - 1.0 + before / (before - room), 0.0)
+    return float(max(passed - 1.0 + before / (before - room), 0.0))
 
 
 @inlined

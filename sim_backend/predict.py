@@ -106,7 +106,7 @@ def plain(name: str) -> str:
 
 
 def closest(kind: str, asked: str, known: dict[str, str]) -> str:
-    """The card that `asked` means: its name, a published name, or a beginning that fits.
+    """The card that `asked` means: its name, a published name, a later patch of its version, or the one that begins so.
 
     Args:
         kind: what is looked for, for the refusal.
@@ -114,17 +114,30 @@ def closest(kind: str, asked: str, known: dict[str, str]) -> str:
         known: names that it may go by -> card.
 
     Raises:
-        ConfigError: nothing fits; the text lists the cards.
+        ConfigError: nothing fits, or several do; the text lists the cards.
     """
-    by_plain = {plain(name): card for name, card in known.items()}
-    wanted = plain(asked.rsplit("/", 1)[-1])
-    if wanted in by_plain:
-        return by_plain[wanted]
-    # A later patch of a version that is known, or the beginning of a name; of several the longest, that is the latest.
-    fitting = [name for name in by_plain if wanted and (name.startswith(wanted) or wanted.startswith(name))]
-    if not fitting:
-        raise ConfigError(f"{kind} '{asked}' is not known; there are {', '.join(sorted(set(known.values())))}")
-    return by_plain[max(fitting, key=lambda name: (len(name), name))]
+    short = asked.rsplit("/", 1)[-1].lower()
+    wanted = plain(short)
+    cards = ", ".join(sorted(set(known.values())))
+    exact = {card for name, card in known.items() if plain(name) == wanted}
+    patched = {card for name, card in known.items() if short.startswith(f"{name}.")}
+    begun = {card for name, card in known.items() if wanted and plain(name).startswith(wanted)}
+    for fitting in (exact, patched, begun):
+        if len(fitting) == 1:
+            return fitting.pop()
+    if not begun:
+        raise ConfigError(f"{kind} '{asked}' is not known; there are {cards}")
+    if len({version_of(card)[0] for card in begun}) == 1:
+        return max(begun, key=version_of)
+    raise ConfigError(f"{kind} '{asked}' may be {', '.join(sorted(begun))}: name one of them")
+
+
+def version_of(card: str) -> tuple[str, tuple[int, ...]]:
+    """`vllm-0.10` as ("vllm", (0, 10)); a name without a version has an empty one."""
+    name, _, version = card.rpartition("-")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", version):
+        return card, ()
+    return name, tuple(int(part) for part in version.split("."))
 
 
 def assembled(parts: Parts) -> Assembled:

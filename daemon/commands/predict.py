@@ -134,6 +134,11 @@ def _figures(options: PredictOptions, parts: Any, sizes: Any, steady: Any) -> di
     served_rps = len(steady.e2e_s) / steady.lasts_s
     tokens_per_s = float(steady.output_tokens.sum()) / steady.lasts_s
     around = bands["throughput"].around
+
+    def served(value: float) -> Figure:
+        # What is sent is served while the queue is stable, however fast the instance may be.
+        return {"value": value, "low": value, "high": value} if steady.stable else around(value)
+
     return {
         "command": _command(options),
         "versions": versions(),
@@ -156,9 +161,11 @@ def _figures(options: PredictOptions, parts: Any, sizes: Any, steady: Any) -> di
         # While the queue grows, how long one waits is decided by when one asks.
         "ttft_s": quantiles(steady.ttft_s, "ttft") if steady.stable else None,
         "tpot_s": quantiles(steady.tpot_s, "tpot"),
-        "e2e_s": quantiles(steady.e2e_s, "ttft") if steady.stable else None,
-        "served_rps": around(served_rps),
-        "output_tokens_per_s": around(tokens_per_s),
+        "e2e_s": quantiles(steady.e2e_s, max("ttft", "tpot", key=lambda name: bands[name].error))
+        if steady.stable
+        else None,
+        "served_rps": served(served_rps),
+        "output_tokens_per_s": served(tokens_per_s),
         "joules_per_output_token": bands["power"].around(float(steady.gpus_w.mean()) / max(tokens_per_s, 1e-9)),
         "mean_batch": steady.mean_batch,
         "kv_tokens": parts.instance.kv_tokens,
