@@ -132,7 +132,8 @@ def iteration(
         busy_s += model.prompt_s
     lasts_s = host_s + busy_s + model.link_s
     compute = (linear_c + head_c + decode_c + prefill_c) / lasts_s
-    memory = (linear_m + head_m + decode_m) / lasts_s
+    # Below the knee the memory waits for loads: it is charged for what it moves.
+    memory = (linear_m + head_m + decode_m) / (stretch * lasts_s)
     busy = busy_s / lasts_s
     gpu_w = busy_w(
         model.idle_w,
