@@ -21,6 +21,8 @@ from sim_backend.site import Slo
 
 Ints = NDArray[np.int64]
 Columns = tuple[Vec, NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]
+END_S = 86_400.0
+"""Where the published simulator stops a run that does not end."""
 ROLES = ("mixed", "prompt", "token")
 FIRST_ROOM = 1024
 """Requests in flight, events and list entries there is room for at the start; doubled whenever it runs out."""
@@ -292,9 +294,9 @@ class Pools:
         self._advance(float(until_s))
         self.now_s = until_s
 
-    def drain(self) -> None:
-        """Let everything happen that ever will, to the last event."""
-        self._advance(math.inf)
+    def drain(self, end_s: float = END_S) -> None:
+        """Let everything happen that ever will, to the last event, or to `end_s` if some transfer is tried for ever."""
+        self._advance(end_s)
         self.now_s = max(self.now_s, float(self._world.real[p.X_LAST_S]))
 
     def _advance(self, until_s: float) -> None:

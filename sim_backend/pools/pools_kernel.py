@@ -160,7 +160,7 @@ def run_until(
         w.real[p.X_LAST_S] = t
         kind, which = what >> p.ID_BITS, what & p.ID_MASK
         if kind == p.E_ARRIVAL:
-            which = admit(w, t, prompt[which], output[which], priority[which])
+            which = admit(w, t, which, prompt[which], output[which], priority[which])
             if which < 0:
                 continue
         if w.control[p.C_BATCHING] == 0:

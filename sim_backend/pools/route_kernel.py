@@ -118,7 +118,7 @@ def choose_servers(w: World, prompt: int, output: int) -> tuple[int, int]:
 
 
 @called
-def admit(w: World, t: float, prompt: int, output: int, priority: int) -> int:
+def admit(w: World, t: float, row: int, prompt: int, output: int, priority: int) -> int:
     """A request arrives and is given its servers.
 
     Returns:
@@ -126,6 +126,9 @@ def admit(w: World, t: float, prompt: int, output: int, priority: int) -> int:
     """
     index = w.control[p.C_INDEX]
     w.control[p.C_INDEX] = index + 1
+    if w.control[p.C_EVENTS] == 0:
+        # Arrivals of the same time need not come in order; all of them are one block.
+        index = row
     w.counts[priority, p.N_ARRIVED] += 1
     first, second = choose_servers(w, prompt, output)
     if first < 0:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 NONE, QUEUED, RUNNING, BLOCKED, DONE = range(5)
 RETRY_S = 1.0
+END_S = 86_400.0
 
 
 @dataclass(eq=False)
@@ -336,7 +337,7 @@ class PeerTwin:
             job.prefill = Work(job, True, job.prompt)
             job.decode = Work(job, False, job.output - 1)
             self.after(job.arrival_s, lambda job=job: self.arrive(job))
-        while self.events:
+        while self.events and self.now_s < END_S:
             event = heapq.heappop(self.events)
             if not event.dropped:
                 self.now_s = event.time_s
