@@ -11,54 +11,14 @@ from typing import IO, NoReturn, cast
 import numpy as np
 
 from telemetry.request_rows import MAX_LINE_BYTES, fail
+from telemetry.unxz import Unxz
 
 CHUNK_BYTES = 512 * 1024
 """Text read at once: some ten thousand rows, so that numpy's cost per call does not show, in a few MB of memory."""
 HEAD_BYTES = 4096
 """Enough of a file to know its format: a header line, or the first block of an archive."""
-XZ_MEMORY_BYTES = 100 * 2**20
-"""What unpacking xz may take; its largest preset (-9) asks for 65 MB, a damaged header for gigabytes."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _XZ_MAGIC = b"\xfd7zXZ\0"
-
-
-class _Unxz:
-    """An xz file unpacked as it is read; unlike `lzma.open` it refuses a header that asks for too much memory."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._packed = packed
-        self._unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
-
-    def read(self, size: int) -> bytes:
-        """As many bytes as asked for; fewer only at the end of the file."""
-        parts: list[bytes] = []
-        while size > 0 and (part := self._some(size)):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def _some(self, size: int) -> bytes:
-        """At least one byte; empty at the end of the file."""
-        while True:
-            if self._unpacker.eof:
-                packed = self._next_stream()
-                if not packed:
-                    return b""
-                self._unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
-            else:
-                packed = self._packed.read(HEAD_BYTES) if self._unpacker.needs_input else b""
-                if not packed and self._unpacker.needs_input:
-                    raise EOFError("it ends inside a block")
-            unpacked = self._unpacker.decompress(packed, size)
-            if unpacked:
-                return unpacked
-
-    def _next_stream(self) -> bytes:
-        """Start of what follows the end of one stream, zero padding left out; empty at the end of the file."""
-        rest = self._unpacker.unused_data.lstrip(b"\0")
-        while not rest and (packed := self._packed.read(HEAD_BYTES)):
-            rest = packed.lstrip(b"\0")
-        return rest
 
 
 @contextmanager
@@ -82,7 +42,7 @@ def open_source(path: str | Path, name: str) -> Iterator["Source"]:
         if magic.startswith(_GZIP_MAGIC):
             stream = cast("IO[bytes]", opened.enter_context(gzip.GzipFile(fileobj=file)))
         elif magic == _XZ_MAGIC:
-            stream = cast("IO[bytes]", _Unxz(file))
+            stream = cast("IO[bytes]", Unxz(file))
         yield Source(Path(path), name, stream)
 
 

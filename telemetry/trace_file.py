@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NoReturn, cast
 
 from policies.errors import DataError
+from telemetry.unxz import Unxz
 
 HEAD_BYTES = 64 * 1024
 """What a format may look at to know its files."""
@@ -76,7 +77,7 @@ def open_unpacked(path: str | Path) -> Iterator[IO[bytes]]:
         if magic.startswith(_GZIP_MAGIC):
             yield cast("IO[bytes]", opened.enter_context(gzip.GzipFile(fileobj=file)))
         elif magic.startswith(_XZ_MAGIC):
-            yield cast("IO[bytes]", opened.enter_context(lzma.LZMAFile(file, "rb")))
+            yield cast("IO[bytes]", Unxz(file))
         else:
             yield file
 

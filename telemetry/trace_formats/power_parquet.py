@@ -12,6 +12,7 @@ import numpy as np
 from policies.errors import ConfigError
 from telemetry.power_rows import Clock, Floats, PowerRows, Sources
 from telemetry.power_spool import SAMPLE, Samples
+from telemetry.request_parquet_pages import check_sizes
 from telemetry.trace_file import fail, printable, shown
 
 MAGIC = b"PAR1"
@@ -21,6 +22,8 @@ CLOCK_KEY = b"overwatt.clock"
 TIMES = ("time_s", "t_s", "time_ms", "timestamp")
 WATTS = ("power_w", "drawn_w", "node_power_w", "gpu_power_w")
 NAMES = ("source", "sensor", "hostname", "host", "server", "node", "uuid", "gpu")
+READ = frozenset(name.encode() for name in (*TIMES, *WATTS, *NAMES))
+"""Columns that are looked at."""
 GROUP_ROWS = 64 * 1024
 """Rows that are packed together (1.4 MB)."""
 MAX_GROUP_ROWS = 16 * 2**20
@@ -43,6 +46,9 @@ def sniff(head: bytes, path: Path) -> bool:
 def _opened(path: Path) -> Any:
     import pyarrow.parquet as parquet
 
+    # pyarrow believes the sizes that a file states: a damaged byte would cost gigabytes, or end the process.
+    with path.open("rb") as stream:
+        check_sizes(stream, READ, printable(path))
     return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
