@@ -58,6 +58,16 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What is asked of the parts."""
+
+    command: str
+    """How to ask it again."""
+    rps: float
+    sizes: Sizes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Assembled:
     """The parts, found and put together."""
 

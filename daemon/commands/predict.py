@@ -5,14 +5,16 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from daemon.failures import UsageError
 from daemon.outputs import check_writable
 
-SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+if TYPE_CHECKING:
+    from sim_backend.predict import Sizes
+
 MOST_TOKENS = 10_000_000
 Figure = dict[str, float]
 
@@ -61,6 +63,7 @@ def predict(options: PredictOptions) -> None:
     """
     _check(options)
     from sim_backend import predict as prediction
+    from sim_backend.predict_figures import figures
 
     parts = prediction.assembled(
         prediction.Parts(
@@ -76,7 +79,7 @@ def predict(options: PredictOptions) -> None:
     )
     sizes = _sizes(options)
     steady = prediction.simulate(parts, options.rps, sizes, options.seed)
-    found = _figures(options, parts, sizes, steady)
+    found = figures(prediction.Question(_command(options), options.rps, sizes), parts, steady)
     if options.json is not None:
         from sim_backend.report.atomic import write_whole
 
@@ -96,7 +99,7 @@ def _check(options: PredictOptions) -> None:
     check_writable({"--json": options.json}, {"--trace": options.trace})
 
 
-def _sizes(options: PredictOptions) -> Any:
+def _sizes(options: PredictOptions) -> "Sizes":
     import numpy as np
 
     from sim_backend.predict import Sizes, sizes_of_trace
@@ -104,79 +107,6 @@ def _sizes(options: PredictOptions) -> Any:
     if options.trace is not None:
         return sizes_of_trace(options.trace)
     return Sizes(np.array([options.input_tokens], np.int32), np.array([options.output_tokens], np.int32))
-
-
-def _figures(options: PredictOptions, parts: Any, sizes: Any, steady: Any) -> dict[str, Any]:
-    """All that is said, as it goes into the JSON."""
-    import numpy as np
-
-    from sim_backend import predict as prediction
-    from sim_backend.fidelity.bands import QUANTITIES, band_of, read_bands
-    from sim_backend.versions import versions
-
-    table = read_bands()
-    bands = {name: band_of(table, parts.gpu.name, parts.engine.name, name) for name in QUANTITIES}
-
-    def quantiles(values: Any, band: str) -> dict[str, Figure] | None:
-        if not len(values):
-            return None
-        return {name: bands[band].around(float(np.quantile(values, share))) for name, share in SHARES.items()}
-
-    def mean_and_p99(watts: Any) -> dict[str, Figure]:
-        return {
-            "mean": bands["power"].around(float(watts.mean())),
-            "p99": bands["power"].around(float(np.quantile(watts, 0.99))),
-        }
-
-    server = prediction.server_w(parts, steady.gpus_w)
-    gpus = parts.profile.gpus
-    phases = prediction.phase_w(parts, steady, sizes)
-    served_rps = len(steady.e2e_s) / steady.lasts_s
-    tokens_per_s = float(steady.output_tokens.sum()) / steady.lasts_s
-    around = bands["throughput"].around
-
-    def served(value: float) -> Figure:
-        # What is sent is served while the queue is stable, however fast the instance may be.
-        return {"value": value, "low": value, "high": value} if steady.stable else around(value)
-
-    return {
-        "command": _command(options),
-        "versions": versions(),
-        "gpu": parts.gpu.name,
-        "gpus": gpus,
-        "model": parts.llm.name,
-        "engine": parts.engine.name,
-        "server": None if parts.server is None else parts.server.name,
-        "rps": options.rps,
-        "prompt_tokens": float(sizes.prompt_tokens.mean()),
-        "output_tokens": float(sizes.output_tokens.mean()),
-        "clock_mhz": parts.clock_ratio * parts.gpu.max_mhz,
-        "limit_w": min(parts.limit_w, parts.gpu.tdp_w),
-        "stable": steady.stable,
-        "load_ratio": options.rps / steady.largest_rps,
-        "largest_stable_rps": around(prediction.FULL_SHARE * steady.largest_rps),
-        "server_w": None if server is None else mean_and_p99(server),
-        "gpus_w": mean_and_p99(steady.gpus_w),
-        "gpu_w": {name: bands["power"].around(watts) for name, watts in phases.items()},
-        # While the queue grows, how long one waits is decided by when one asks.
-        "ttft_s": quantiles(steady.ttft_s, "ttft") if steady.stable else None,
-        "tpot_s": quantiles(steady.tpot_s, "tpot"),
-        "e2e_s": quantiles(steady.e2e_s, max("ttft", "tpot", key=lambda name: bands[name].error))
-        if steady.stable
-        else None,
-        "served_rps": served(served_rps),
-        "output_tokens_per_s": served(tokens_per_s),
-        "joules_per_output_token": bands["power"].around(float(steady.gpus_w.mean()) / max(tokens_per_s, 1e-9)),
-        "mean_batch": steady.mean_batch,
-        "kv_tokens": parts.instance.kv_tokens,
-        "requests_counted": len(steady.e2e_s),
-        "simulated_s": steady.lasts_s,
-        "bands": {
-            name: {"error": band.error, "measured": band.measured, "source": band.source}
-            for name, band in bands.items()
-        },
-        "notes": _notes(parts, steady, bands),
-    }
 
 
 def _command(options: PredictOptions) -> str:
@@ -191,36 +121,6 @@ def _command(options: PredictOptions) -> str:
     for name, text in (("--server", options.server), ("--weights", options.weights)):
         words += [name, text] if text else []
     return shlex.join([*words, "--seed", str(options.seed)])
-
-
-def _notes(parts: Any, steady: Any, bands: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the figures."""
-    notes = []
-    if not steady.stable:
-        notes.append(
-            "the queue grows without end: power and tokens are those of an instance that is always full, "
-            "times to first token depend on when one asks and are left out"
-        )
-    if not all(band.measured for band in bands.values()):
-        notes.append(
-            f"{parts.engine.name} on {parts.gpu.name} was never measured in all respects: the bands are widened, "
-            "and chosen rather than measured (see bands)"
-        )
-    provisional = sorted(
-        card.name
-        for card in (parts.gpu, parts.engine, parts.llm)
-        if any("provisional" in source for source in card.source.values())
-    )
-    if provisional:
-        notes.append(f"provisional numbers in the cards of {', '.join(provisional)}")
-    if parts.server is None:
-        notes.append(f"no kind of server with {parts.gpu.name} is known: only the GPUs' own watts are given")
-    elif parts.server.gpus > parts.profile.gpus:
-        idle = parts.server.gpus - parts.profile.gpus
-        notes.append(f"server_w is of a whole {parts.server.name}, its other {idle} GPUs without work")
-    if not parts.instance.mixes:
-        notes.append(f"{parts.engine.name} runs prompts alone; they are simulated together with decodes")
-    return notes
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from policies.errors import ConfigError
+from policies.models.iteration import iteration
 from sim_backend import predict as p
+from sim_backend.cards import engine_card, gpu_card
 from sim_backend.cards.reading import card_names
 from sim_backend.fidelity import bands as b
 
@@ -40,9 +42,9 @@ def test_a_kind_that_is_not_there_is_not_taken_for_its_neighbour():
 
 
 def test_every_shipped_gpu_engine_and_model_can_be_named():
-    for gpu in card_names(p.gpu_card.FOLDER):
+    for gpu in card_names(gpu_card.FOLDER):
         assert p.assembled(p.Parts(gpu, 1, "qwen3-0.6b", "vllm-0.10")).gpu.name == gpu
-    for engine in card_names(p.engine_card.FOLDER):
+    for engine in card_names(engine_card.FOLDER):
         assert p.assembled(p.Parts("h100", 1, "qwen3-0.6b", engine)).engine.name == engine
 
 
@@ -77,7 +79,7 @@ def test_a_steady_instance_serves_what_it_is_sent():
     assert 4 * parts.gpu.loaded_w < steady.gpus_w.mean() < 4 * parts.gpu.tdp_w
     assert np.quantile(steady.gpus_w, 0.99) >= steady.gpus_w.mean()
     assert (steady.e2e_s > steady.ttft_s).all()
-    alone = p.iteration(parts.instance.iteration, 1.0, 1.0, 0.0, 1_024.0).lasts_s
+    alone = iteration(parts.instance.iteration, 1.0, 1.0, 0.0, 1_024.0).lasts_s
     assert steady.tpot_s.min() >= alone * (1.0 - 1e-9)
 
 
