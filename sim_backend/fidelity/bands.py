@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from policies.errors import ConfigError
+from sim_backend.fidelity.check import Check
 
 TABLE = Path(__file__).parent / "bands.toml"
 QUANTITIES = ("power", "tpot", "ttft", "throughput")
@@ -83,3 +84,22 @@ def band_of(bands: list[Band], gpu: str, engine: str, quantity: str) -> Given:
                 factor * widest.error, False, f"{factor:g} x that of {widest.engine} on {widest.gpu} ({widest.source})"
             )
     return Given(UNMEASURED * ASSUMED[quantity], False, f"{UNMEASURED:g} x the limit of the checks, nothing measured")
+
+
+def bands_text(checks: list[Check]) -> str:
+    """The table that the fidelity checks make, as the file that `read_bands` reads."""
+    lines = ["# Written by `make fidelity`: what nine in ten held-out points of docs/fidelity.md stay within."]
+    for check in checks:
+        if check.spread is None:
+            continue
+        for quantity in check.spread.quantities:
+            lines += [
+                "",
+                "[[band]]",
+                f'gpu = "{check.spread.gpu}"',
+                f'engine = "{check.spread.engine}"',
+                f'quantity = "{quantity}"',
+                f"error = {check.spread.p90_error:.3g}",
+                f'source = "{check.source}, {check.held_out_points} points"',
+            ]
+    return "\n".join(lines) + "\n"

@@ -7,6 +7,17 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """For which predictions a comparison speaks, and how far nine in ten of its points are off at most."""
+
+    gpu: str
+    engine: str
+    quantities: tuple[str, ...]
+    """Of `bands.QUANTITIES`."""
+    p90_error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """A line of `docs/fidelity.md`; errors are of points that no parameter was fitted to."""
 
@@ -28,6 +39,8 @@ class Check:
     """"%": errors are fractions of the measured value; "points": differences of two fractions."""
     limit_on_worst: bool = False
     note: str = ""
+    spread: Spread | None = None
+    """What a prediction may take from it as its error band."""
 
     @property
     def within(self) -> bool:

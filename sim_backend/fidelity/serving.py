@@ -7,13 +7,13 @@ import numpy as np
 
 from policies.errors import DataError
 from sim_backend.calibration.mlenergy import V2, V3, read_runs
-from sim_backend.calibration.serving import A100, H100, fitted_half, predicted, shipped
+from sim_backend.calibration.serving import A100, H100, NEW, OLD, fitted_half, predicted, shipped
 from sim_backend.cards.engine_card import load_engine
 from sim_backend.cards.gpu_card import load_gpu
 from sim_backend.cards.instance import instance
 from sim_backend.cards.llm_card import load_llm
 from sim_backend.cards.saturated import Requests, saturated
-from sim_backend.fidelity.check import Check, errors_of
+from sim_backend.fidelity.check import Check, Spread, errors_of
 
 POWER_LIMIT = {V3: 0.08, V2: 0.10}
 STEP_LIMIT = {V3: 0.15, V2: 0.10}
@@ -21,6 +21,9 @@ MLPERF, OFFLINE = "mlperf-inference-v4.1-h200", ("llama2-70b-99", "Offline")
 GPUS = 8
 PROMPT_CV, RESIDENT_RATIO = 0.7, 0.6
 """Assumed of MLPerf's requests; neither changes the throughput by more than 3 %."""
+ENGINE = {V3: NEW, V2: OLD}
+PREDICTED: dict[str, tuple[str, ...]] = {"power of a GPU": ("power",), "time per token": ("tpot", "throughput")}
+"""What predictions a comparison speaks for: a full batch over the time per token is the throughput."""
 _BENCHMARKS = (
     (V3, H100, "Serving, H100 with vLLM of 2025 (ML.ENERGY v3)"),
     (V2, H100, "Serving, H100 with vLLM of 2024 (ML.ENERGY v2)"),
@@ -65,6 +68,12 @@ def checks(data: Path) -> list[Check]:
                     worst_error=worst,
                     limit=limit,
                     bias=bias,
+                    spread=Spread(
+                        gpu,
+                        ENGINE[folder],
+                        PREDICTED.get(quantity, ()),
+                        float(np.percentile(np.abs(model / measured - 1.0), 90)),
+                    ),
                     note="halves by model; no parameter of any one model; lengths of prompts are assumed",
                 )
             )
