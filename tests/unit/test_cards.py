@@ -43,7 +43,12 @@ def ideal():
         load_gpu("h100-sxm"), flops={"bf16": 989e12}, compute_efficiency=1.0, memory_efficiency=1.0, overlap=1.0
     )
     engine = msgspec.structs.replace(
-        load_engine("vllm-0.10"), host_s=0.0, host_per_request_s=0.0, sample_per_word_s=0.0, gap_s=0.0, cache_efficiency=1.0
+        load_engine("vllm-0.10"),
+        host_s=0.0,
+        host_per_request_s=0.0,
+        sample_per_word_s=0.0,
+        gap_s=0.0,
+        cache_efficiency=1.0,
     )
     return instance(gpu, load_llm("qwen3-8b"), engine).iteration
 
