@@ -124,7 +124,7 @@ def modelled(
         server.prefill_factor,
         busy_s * per_s,
         compute_s * per_s,
-        (linear_m + head_m + decode_m) * per_s,
+        (linear_m + head_m + decode_m) / stretch * per_s,
     )
     return lasts_s, params.other_w + params.gpus * gpu_w
 

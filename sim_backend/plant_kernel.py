@@ -125,7 +125,8 @@ def regulate(w: World, t: float) -> None:
     changed = False
     for s in range(len(w.limiters)):
         limiter = w.limiters[s]
-        if not limiter.limit_w < np.inf:
+        # A mean over next to no time is noise: a limit that came just now waits for the step after this one.
+        if not limiter.limit_w < np.inf or t - limiter.since_s < 0.5 * p.TICK_S:
             continue
         server = w.servers[s]
         params = w.params[server.profile]

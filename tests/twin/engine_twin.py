@@ -204,6 +204,8 @@ class Server:
 
     def step_limiter(self, now_s: float) -> None:
         x = self.profile
+        if now_s - self.stepped_s < TICK_S / 2:
+            return
         self.book(now_s)
         gpu_w = (self.watched_j / (now_s - self.stepped_s) - x.other_w) / x.gpus
         self.stepped_s, self.watched_j = now_s, 0.0

@@ -85,6 +85,7 @@ MODEL = IterationModel(
     state_memory_per_request_s=1.0e-5,
     busy_per_request_s=2.0e-5,
     host_exponent=0.8,
+    unpack_ratio=0.3,
     prompt_s=1.5e-3,
 )
 MODELLED = replace(TIGHT, name="modelled server", iteration=MODEL, limiter_s=1.0)

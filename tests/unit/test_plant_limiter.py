@@ -116,6 +116,22 @@ def test_a_clock_cap_below_what_the_limit_asks_for_decides_alone() -> None:
     assert gpu_w(plant.take_mean_w())[0] > 330.0
 
 
+@pytest.mark.parametrize("at_s", [0.1 * 3, 0.3, 0.7, 1.1, 2.0, 2.3, 4.099999999999999, 4.1])
+def test_a_limit_that_comes_at_a_step_of_the_limiter_is_not_measured_over_no_time(at_s: float) -> None:
+    # 3 * 0.1 is one bit more than 0.3: what is drawn in between is nothing, over no time.
+    plant = plant_of(requests([0.0], prompt=50, output=40_000), FIRMWARE)
+    plant.set_caps(np.ones(1), np.array([340.0]))
+    plant.advance(at_s)
+    plant.set_caps(np.ones(1), np.array([np.inf]))
+    plant.set_caps(np.ones(1), np.array([300.0]))
+    plant.advance(at_s + 0.04)
+    assert plant.clock_ratio[0] == 1.0
+    plant.advance(at_s + 20.0)
+    plant.take_mean_w()
+    plant.advance(at_s + 21.0)
+    assert gpu_w(plant.take_mean_w())[0] == pytest.approx(300.0, abs=0.5)
+
+
 def test_means_do_not_depend_on_when_they_are_taken() -> None:
     often, once = (plant_of(requests([0.0], prompt=50, output=40_000), FIRMWARE) for _ in range(2))
     for plant in (often, once):
