@@ -16,6 +16,7 @@ from sim_backend.fidelity import operations as operations_fidelity
 from sim_backend.fidelity import servers as servers_fidelity
 from sim_backend.fidelity import serving as serving_fidelity
 from sim_backend.fidelity.check import Check
+from sim_backend.fits import rounded
 
 Fields = dict[str, float]
 FOLDERS = (gpu_card.FOLDER, engine_card.FOLDER, server_card.FOLDER)
@@ -47,9 +48,16 @@ def _serving(data: Path, name: str) -> Fields:
 
 
 def _h200(data: Path, _name: str) -> Fields:
-    fitted = h200.fit_card(operations.fit(data))
-    own = {key: value for key, value in fitted.items() if key in gpu_card.GpuCard.__struct_fields__}
-    return own | {"exponent": two_limits.fit(data)}
+    """Speeds from its own kernels; watts of the same die under serving, its memory's by bandwidth."""
+    kernels, served, h100 = h200.fit_card(operations.fit(data)), _serving_fit(data)[serving.H100], serving.H100
+    wider = gpu_card.load_gpu("h200-sxm").memory_bytes_per_s / gpu_card.load_gpu(h100).memory_bytes_per_s
+    return {
+        **{key: kernels[key] for key in ("compute_efficiency", "memory_efficiency", "overlap")},
+        "active_w": served["active_w"],
+        "compute_w": served["compute_w"],
+        "memory_w": rounded(wider * served["memory_w"], 3),
+        "exponent": two_limits.fit(data),
+    }
 
 
 def _caps(data: Path, name: str) -> Fields:
