@@ -144,24 +144,28 @@ def stage_cost(w: World, s: int, row: int, clock_ratio: float, factor: float, co
     context /= stages
     stretch = _memory_stretch(clock_ratio, params[p.P_MEMORY_KNEE])
     table = int(params[p.P_TABLE_ROW])
-    linear_c = (params[p.P_LINEAR_COMPUTE_S] + params[p.P_LINEAR_COMPUTE_PER_TOKEN_S] * tokens) / clock_ratio
-    weights_s = w.tables[table, min(int(tokens), int(params[p.P_TABLE_LEN]) - 1)]
-    linear_m = (weights_s + params[p.P_LINEAR_MEMORY_PER_TOKEN_S] * tokens) * stretch
+    read_s = w.tables[table, min(int(tokens), int(params[p.P_TABLE_LEN]) - 1)]
+    linear_c = params[p.P_LINEAR_COMPUTE_S] + params[p.P_LINEAR_COMPUTE_PER_TOKEN_S] * tokens
+    linear_c = (linear_c + params[p.P_UNPACK_RATIO] * (read_s - w.tables[table, 0])) / clock_ratio
+    linear_m = (read_s + params[p.P_LINEAR_MEMORY_PER_TOKEN_S] * tokens) * stretch
     head_c = params[p.P_HEAD_PER_REQUEST_S] * requests / clock_ratio
     head_m = params[p.P_HEAD_MEMORY_S] * stretch
     window, share = params[p.P_WINDOW_TOKENS], params[p.P_WINDOW_SHARE]
     seen = _windowed(context, requests, window, share)
     decode_c = params[p.P_COMPUTE_PER_CONTEXT_S] * seen / clock_ratio
     decode_m = (params[p.P_MEMORY_PER_CONTEXT_S] * seen + params[p.P_STATE_PER_REQUEST_S] * requests) * stretch
-    prefill_c = 0.0
+    prefill_c, prompt_s = 0.0, 0.0
     if w.I[s, p.I_PROMPTS] > 0:
         pairs = (w.F[s, p.F_CROSS] + 0.5 * (w.F[s, p.F_SQUARES] + w.I[s, p.I_TOKENS])) / stages
         prefill_c = params[p.P_COMPUTE_PER_PAIR_S] * _windowed(pairs, tokens, window, share) / clock_ratio
+        prompt_s = params[p.P_PROMPT_S]
     overlap = params[p.P_OVERLAP]
     kernels_s = prefill_c + _overlapped_s(linear_c, linear_m, overlap)
     kernels_s += _overlapped_s(head_c, head_m, overlap) + _overlapped_s(decode_c, decode_m, overlap)
-    busy_s = kernels_s + params[p.P_LINK_S] + params[p.P_LINK_PER_TOKEN_S] * tokens
-    lasts_s = params[p.P_HOST_S] + params[p.P_HOST_PER_REQUEST_S] * requests + busy_s
+    busy_s = kernels_s + prompt_s + params[p.P_LINK_PER_TOKEN_S] * tokens
+    busy_s += params[p.P_BUSY_PER_REQUEST_S] * requests
+    host_s = params[p.P_HOST_PER_REQUEST_S] * requests ** params[p.P_HOST_EXPONENT]
+    lasts_s = params[p.P_HOST_S] + host_s + busy_s + params[p.P_LINK_S]
     gpu_w = _busy_w(
         params[p.P_IDLE_W],
         params[p.P_ACTIVE_W],
@@ -171,7 +175,7 @@ def stage_cost(w: World, s: int, row: int, clock_ratio: float, factor: float, co
         factor,
         busy_s / lasts_s,
         (linear_c + head_c + decode_c + prefill_c) / lasts_s,
-        (linear_m + head_m + decode_m) / lasts_s,
+        (linear_m + head_m + decode_m) / (stretch * lasts_s),
     )
     lasts_s *= stages
     return lasts_s, lasts_s * (params[p.P_OTHER_W] + params[p.P_GPUS] * gpu_w)

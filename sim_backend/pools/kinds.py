@@ -71,6 +71,7 @@ class Kind:
             table_row: where its `rows` begin.
         """
         values = dict.fromkeys(p.PARAMS, 0.0) | {"min_clock_ratio": self.min_clock_ratio, "window_tokens": math.inf}
+        values["host_exponent"] = 1.0
         for source in (self.profile, self.iteration):
             if source is not None:
                 known = {each.name for each in fields(source)} & set(p.PARAMS)

@@ -54,6 +54,10 @@ PARAMS = (
     "window_tokens",
     "window_share",
     "stages",
+    "unpack_ratio",
+    "host_exponent",
+    "busy_per_request_s",
+    "prompt_s",
 )
 NPARAM = len(PARAMS)
 (P_MODEL, P_GPUS, P_OTHER_W, P_IDLE_W, P_MIN_CLOCK_RATIO, P_KV_TOKENS, P_MAX_BATCH, P_MAX_BATCH_TOKENS) = range(8)
@@ -67,7 +71,7 @@ NPARAM = len(PARAMS)
 (P_COMPUTE_PER_PAIR_S, P_MEMORY_PER_CONTEXT_S, P_COMPUTE_PER_CONTEXT_S) = range(35, 38)
 (P_OVERLAP, P_MEMORY_KNEE, P_ACTIVE_W, P_COMPUTE_W, P_MEMORY_W, P_EXPONENT) = range(38, 44)
 (P_HEAD_MEMORY_S, P_HEAD_PER_REQUEST_S, P_STATE_PER_REQUEST_S, P_WINDOW_TOKENS, P_WINDOW_SHARE) = range(44, 49)
-P_STAGES = 49
+(P_STAGES, P_UNPACK_RATIO, P_HOST_EXPONENT, P_BUSY_PER_REQUEST_S, P_PROMPT_S) = range(49, 54)
 AFFINE, TABLE, TWO_RESOURCES = range(3)
 
 # -- A server: floats F_*, ints I_* of the same row [n, NSERVER]
