@@ -19,7 +19,7 @@ from sim_backend.replay import ReplayJob, run_replay
 
 SITE = Path(__file__).parent.parent / "docs" / "examples" / "polca-row.toml"
 REPEATS = 3
-DAYS = 0.5
+DAYS = 1.0
 WANTED = 1.8
 
 

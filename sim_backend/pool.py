@@ -41,6 +41,10 @@ def _end_when_interrupted() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def _load(run: Callable[..., object]) -> None:
+    """Nothing to do: that `run` came as an argument has loaded its module."""
+
+
 class Tracker:
     """Turns finished tasks, and the progress of the one that runs in this process, into a fraction."""
 
@@ -123,16 +127,25 @@ class Pool:
 
 
 class _Elsewhere(Generic[T, R]):
-    """Tasks in other processes: whenever one ends there, the next of those still to do begins."""
+    """Tasks in other processes: whenever one ends there, the next of those still to do begins.
+
+    A process gets its first task when it has loaded all that it needs: what it had before would be waited for, while
+    this process, with nothing left to do, could long have done it.
+    """
 
     def __init__(self, executor: ProcessPoolExecutor | None, run: Run[T, R], todo: deque[tuple[int, T]]) -> None:
         self._executor, self._run, self._todo = executor, run, todo
         self._running: dict[int, Future[R]] = {}
 
     def begin(self, count: int) -> None:
-        """Begin as many tasks."""
+        """Have as many processes load what they need, and then begin."""
         for _ in range(count):
-            self._begin_next()
+            assert self._executor is not None
+            try:
+                self._executor.submit(_load, self._run).add_done_callback(self._ended)
+            except BrokenProcessPool:
+                # One was ended from outside: what is left is done here.
+                return
 
     def take_finished(self) -> list[tuple[int, R]]:
         """Results since the last call; raises what a task has raised."""
@@ -160,7 +173,7 @@ class _Elsewhere(Generic[T, R]):
         self._running[task[0]] = future
         future.add_done_callback(self._ended)
 
-    def _ended(self, future: Future[R]) -> None:
+    def _ended(self, future: Future[R] | Future[None]) -> None:
         # In the executor's own thread, so that the other process need not wait until this one's task tells something.
         if not future.cancelled() and future.exception() is None:
             self._begin_next()
