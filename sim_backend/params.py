@@ -265,7 +265,10 @@ def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
             row["table"], row["table_last"] = entries, len(model.linear_memory_s) - 1
             tables.append(np.asarray(model.linear_memory_s, np.float64))
             entries += len(model.linear_memory_s)
-        row["idle_server_w"] = profile.other_w + profile.gpus * row["idle_w"]
+        if profile.server is not None:
+            # Then the rows know of the GPUs alone; `casing.Casings` adds the rest.
+            row["other_w"] = 0.0
+        row["idle_server_w"] = row["other_w"] + profile.gpus * row["idle_w"]
     return rows, np.concatenate((*tables, np.zeros(1)))
 
 

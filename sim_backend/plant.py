@@ -12,6 +12,7 @@ from policies.errors import InvariantViolated
 from sim_backend import params as p
 from sim_backend import plant_kernel
 from sim_backend.arrivals import Arrivals, ArrivalSource
+from sim_backend.casing import Casings
 from sim_backend.histogram import BINS
 from sim_backend.profile import Profile
 from sim_backend.result import PRIORITIES, Vec
@@ -144,6 +145,7 @@ class Plant:
         size = leaves(n)
         self._servers, self._limiters = _rows(n, p.SERVER), _rows(n, p.LIMITER)
         self._params, self._tables = p.param_rows(profiles)
+        self._casings = Casings(profiles, np.asarray(sku))
         self._heap = _heap(n, 0, int(self._params["max_batch"].max()))
         self._ends_s = np.full(size, np.inf)
         self._ends_won = play(self._ends_s)
@@ -264,8 +266,8 @@ class Plant:
         if self.now_s <= self._taken_s:
             raise InvariantViolated(f"no time has passed since the last take at {self._taken_s} s")
         plant_kernel.take_mean_w(self.now_s, self._taken_s, mean_w, self._servers, self._limiters, self._control)
-        self._taken_s = self.now_s
-        return mean_w
+        step_s, self._taken_s = self.now_s - self._taken_s, self.now_s
+        return self._casings.around(mean_w, step_s)
 
     def run_schedule(self, clock_ratio: Vec) -> Vec:
         """Advance in steps of one second under known clock caps, in one compiled loop; power limits stay.
@@ -291,6 +293,8 @@ class Plant:
                 break
             self._resupply(outcome)
         self.now_s = self._taken_s = start_s + steps
+        for row in mean_w:
+            self._casings.around(row, 1.0)
         return mean_w
 
     def _resupply(self, outcome: int) -> None:

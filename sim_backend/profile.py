@@ -11,6 +11,7 @@ from policies.errors import ConfigError
 from policies.models.gpu_power import clock_factor
 from policies.models.iteration import IterationModel
 from policies.models.roofline import busy_w
+from sim_backend.cards.server_card import ServerCard
 
 SHIPPED = Path(__file__).parent / "profiles"
 
@@ -64,6 +65,8 @@ class Profile:
     """Source of each number, by field; fit errors under `prefill_time.fit` and alike."""
     iteration: IterationModel | None = field(default=None, compare=False)
     """What iterations take and draw, instead of the prefill and decode numbers above; for an engine over all GPUs."""
+    server: ServerCard | None = field(default=None, compare=False)
+    """What the plant adds to the GPUs' draw, instead of the constant `other_w`."""
     limiter_s: float = 0.0
     """Time in which the GPUs' firmware corrects most of an excess over a power limit; 0: limits bind at once."""
 
