@@ -100,10 +100,11 @@ def _notes(parts: Assembled, steady: Steady, bands: Mapping[str, Given]) -> list
             "the queue grows without end: power and tokens are those of an instance that is always full, "
             "times to first token depend on when one asks and are left out"
         )
-    if not all(band.measured for band in bands.values()):
+    unmeasured = [name for name, band in bands.items() if not band.measured]
+    if unmeasured:
         notes.append(
-            f"{parts.engine.name} on {parts.gpu.name} was never measured in all respects: the bands are widened, "
-            "and chosen rather than measured (see bands)"
+            f"{', '.join(unmeasured)} of {parts.engine.name} on {parts.gpu.name}: never measured, so the band is wider, "
+            "and chosen rather than measured (bands in --json say how)"
         )
     provisional = sorted(
         card.name

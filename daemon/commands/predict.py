@@ -148,5 +148,10 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _text(figure: Figure, scale: float, unit: str) -> str:
-    value, low, high = (f"{scale * figure[key]:,.4g}" for key in ("value", "low", "high"))
-    return f"{value:>9} {unit}  ({low} to {high})"
+    value, low, high = (_rounded(scale * figure[key]) for key in ("value", "low", "high"))
+    return f"{value:>9} {unit}" + (f"  ({low} to {high})" if low != high else "")
+
+
+def _rounded(value: float) -> str:
+    """Four digits, or all those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1_000.0 else f"{value:.4g}"
