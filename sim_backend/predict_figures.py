@@ -46,7 +46,7 @@ def figures(question: Question, parts: Assembled, steady: Steady) -> dict[str, A
             name: {"error": band.error, "measured": band.measured, "source": band.source}
             for name, band in bands.items()
         },
-        "notes": _notes(parts, steady, bands),
+        "notes": _notes(question, parts, steady, bands),
     }
 
 
@@ -92,7 +92,7 @@ def _throughput(steady: Steady, bands: Mapping[str, Given]) -> dict[str, Figure]
     }
 
 
-def _notes(parts: Assembled, steady: Steady, bands: Mapping[str, Given]) -> list[str]:
+def _notes(question: Question, parts: Assembled, steady: Steady, bands: Mapping[str, Given]) -> list[str]:
     """What a reader must know beside the figures."""
     notes = []
     if not steady.stable:
@@ -103,8 +103,8 @@ def _notes(parts: Assembled, steady: Steady, bands: Mapping[str, Given]) -> list
     unmeasured = [name for name, band in bands.items() if not band.measured]
     if unmeasured:
         notes.append(
-            f"{', '.join(unmeasured)} of {parts.engine.name} on {parts.gpu.name}: never measured, so the band is wider, "
-            "and chosen rather than measured (bands in --json say how)"
+            f"{', '.join(unmeasured)} of {parts.engine.name} on {parts.gpu.name}: never measured, so the band is "
+            "wider, and chosen rather than measured (bands in --json say how)"
         )
     provisional = sorted(
         card.name
@@ -118,6 +118,9 @@ def _notes(parts: Assembled, steady: Steady, bands: Mapping[str, Given]) -> list
     elif parts.server.gpus > parts.profile.gpus:
         idle = parts.server.gpus - parts.profile.gpus
         notes.append(f"server_w is of a whole {parts.server.name}, its other {idle} GPUs without work")
+    longest, budget = int(question.sizes.prompt_tokens.max()), parts.instance.max_batch_tokens
+    if longest > budget:
+        notes.append(f"prompts of up to {longest} tokens run whole, though the engine cuts them to {budget}")
     if not parts.instance.mixes:
         notes.append(f"{parts.engine.name} runs prompts alone; they are simulated together with decodes")
     return notes

@@ -50,6 +50,12 @@ def test_a_queue_that_grows_is_said(capsys: pytest.CaptureFixture[str], tmp_path
     assert any("queue grows" in note for note in found["notes"])
 
 
+def test_a_prompt_beyond_the_budget_of_an_iteration_is_noted(capsys: pytest.CaptureFixture[str]):
+    assert run([*WORDS, "--rps", "0.1", "--input-tokens", "20000", "--json", "-"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any(note.startswith("prompts of up to 20000 tokens run whole") for note in notes)
+
+
 def test_answers_of_one_token_have_no_gaps(capsys: pytest.CaptureFixture[str]):
     assert run([*WORDS, "--rps", "1", "--output-tokens", "1", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["tpot_s"] is None
