@@ -15,14 +15,15 @@ class Casings:
 
     def __init__(self, profiles: Sequence[Profile], sku: NDArray[np.integer]) -> None:
         """At rest: fans as idle GPUs need them; `sku` is the kind of each server [n]."""
-        self._kinds: list[tuple[ServerCard, NDArray[np.intp]]] = []
+        self._kinds: list[tuple[ServerCard, NDArray[np.intp] | slice]] = []
         self._fans_w = np.zeros(len(sku))
         for kind, profile in enumerate(profiles):
             rows = np.flatnonzero(sku == kind)
             if profile.server is None or not rows.size:
                 continue
             idle_w = profile.idle_w if profile.iteration is None else profile.iteration.idle_w
-            self._kinds.append((profile.server, rows))
+            # Picking rows costs more than the physics, and mostly there is nothing to pick.
+            self._kinds.append((profile.server, slice(None) if rows.size == len(sku) else rows))
             self._fans_w[rows] = fans_w(profile.server, profile.gpus * idle_w)
 
     def around(self, mean_w: Vec, step_s: float) -> Vec:

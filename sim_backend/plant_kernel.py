@@ -131,9 +131,13 @@ def regulate(w: World, t: float) -> None:
         server = w.servers[s]
         params = w.params[server.profile]
         booked_j = server.energy_j + server.drawn_w * (t - server.booked_s)
-        gpu_w = ((booked_j - limiter.mark_j) / (t - limiter.since_s) - params.other_w) / params.gpus
+        drawn_j, elapsed_s = booked_j - limiter.mark_j, t - limiter.since_s
         limiter.mark_j = booked_j
         limiter.since_s = t
+        if limiter.clock_ratio == 1.0 and drawn_j <= (params.other_w + params.gpus * limiter.limit_w) * elapsed_s:
+            # By far the most frequent case, without a division.
+            continue
+        gpu_w = (drawn_j / elapsed_s - params.other_w) / params.gpus
         excess = (gpu_w - limiter.limit_w) / limiter.limit_w
         clock_ratio = limiter.clock_ratio
         if excess > 0.0:
