@@ -2,16 +2,11 @@
 
 import math
 
+from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.cost_kernel import book, book_run, set_cost, span, steps_done
 from sim_backend.pools.life_kernel import count_late, emit, finish, first_token, join, leave, send, send_waiting
-from sim_backend.pools.world_kernel import (
-    World,
-    called,
-    inlined,
-    set_end,
-    set_load,
-)
+from sim_backend.pools.world_kernel import World, set_end, set_load
 
 
 @inlined
@@ -63,7 +58,7 @@ def join_ready(w: World, s: int, t: float) -> int:
     return count
 
 
-@called
+@compiled
 def give_chunks(w: World, s: int) -> None:
     """Share the token budget that the decodes leave among the prompts at the head of the queue."""
     params = w.params[w.I[s, p.I_KIND]]
@@ -94,7 +89,7 @@ def give_chunks(w: World, s: int) -> None:
     w.F[s, p.F_SQUARES], w.F[s, p.F_CROSS] = squares, cross
 
 
-@called
+@compiled
 def run_chunked(w: World, s: int, t: float) -> None:
     """Start the next iterations of server `s`: one with prompts, else decodes until something is decided, or none."""
     if w.I[s, p.I_MODE] == p.IDLE:
@@ -168,7 +163,7 @@ def end_prompts(w: World, s: int, t: float) -> None:
     w.I[s, p.I_PROMPTS] = 0
 
 
-@called
+@compiled
 def complete_chunked(w: World, s: int, t: float) -> None:
     """The present run of server `s` has ended."""
     outstanding = w.I[s, p.I_OUTSTANDING]
@@ -193,7 +188,7 @@ def cut(w: World, s: int, t: float) -> None:
         set_end(w, s, w.F[s, p.F_BASE_S] + run_s)
 
 
-@called
+@compiled
 def come(w: World, s: int, slot: int, t: float) -> bool:
     """A request comes to server `s`, for its prefill or with its KV cache.
 

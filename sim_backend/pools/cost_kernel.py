@@ -7,12 +7,9 @@ and by what each adds to the next, in seconds and in joules.
 import math
 
 from policies.models import gpu_power, iteration, latency, roofline
+from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
-from sim_backend.pools.world_kernel import (
-    World,
-    called,
-    inlined,
-)
+from sim_backend.pools.world_kernel import World
 
 _slowdown = inlined(latency.slowdown)
 _prefill_s = inlined(latency.prefill_s)
@@ -27,6 +24,8 @@ _windowed = inlined(iteration.windowed)
 LIMIT_STEPS = 18
 """Halvings in which the clock under a power limit is found: to 4e-6 of full clock."""
 MANY_STEPS = 1 << 40
+LIMITED_STEPS = 64
+"""Decode iterations after which the clock under a binding power limit is found again: their power drifts."""
 
 
 @inlined
@@ -67,7 +66,7 @@ def looked_up(w: World, row: int, values: int, x: float) -> tuple[float, float, 
 
 @inlined
 def decode_line(w: World, s: int, row: int, batch: float) -> tuple[float, float, float]:
-    """Seconds of the next decode iteration at full clock, what the next adds, and the context up to which that holds."""
+    """Seconds of the next decode at full clock, what each further one adds, and the context up to which that holds."""
     context = float(w.I[s, p.I_CONTEXT])
     if w.control[p.C_DECODE_KEY] == 0:
         context = batch
@@ -99,7 +98,7 @@ def prefill_line(w: World, s: int, row: int, batch: float) -> float:
     return float(lasts_s + 2.0 * per_token2_s * w.F[s, p.F_CROSS])
 
 
-@called
+@compiled
 def affine_cost(
     w: World, s: int, row: int, clock_ratio: float, prefill_factor: float, decode_factor: float
 ) -> tuple[float, float, float, float, float]:
@@ -130,7 +129,7 @@ def affine_cost(
     return first_s, growth_s, first_s * drawn_w, growth_s * drawn_w, ends
 
 
-@called
+@compiled
 def stage_cost(w: World, s: int, row: int, clock_ratio: float, factor: float, context: float) -> tuple[float, float]:
     """Seconds and joules of one iteration by `policies.models.iteration`, whose equations these are.
 
@@ -181,7 +180,7 @@ def stage_cost(w: World, s: int, row: int, clock_ratio: float, factor: float, co
     return lasts_s, lasts_s * (params[p.P_OTHER_W] + params[p.P_GPUS] * gpu_w)
 
 
-@called
+@compiled
 def two_resource_cost(
     w: World, s: int, row: int, clock_ratio: float, factor: float
 ) -> tuple[float, float, float, float, float]:
@@ -242,7 +241,7 @@ def adopt_caps(w: World, s: int, clock_ratio: float, limit_w: float) -> None:
     w.F[s, p.F_PREFILL_FACTOR], w.F[s, p.F_DECODE_FACTOR] = factors(w, s, clock_ratio)
 
 
-@called
+@compiled
 def set_cost(w: World, s: int) -> int:
     """Work out the next iterations of the present batch under clock cap and power limit.
 
@@ -268,9 +267,10 @@ def set_cost(w: World, s: int) -> int:
     w.F[s, p.F_RUN_CLOCK_RATIO] = clock_ratio
     w.F[s, p.F_FIRST_S], w.F[s, p.F_GROWTH_S] = found[0], found[1]
     w.F[s, p.F_FIRST_J], w.F[s, p.F_GROWTH_J] = found[2], found[3]
+    most = MANY_STEPS if clock_ratio == w.F[s, p.F_CLOCK_RATIO] else LIMITED_STEPS
     if found[4] == math.inf:
-        return MANY_STEPS
-    return max(int(math.ceil((found[4] - w.I[s, p.I_CONTEXT]) / decodes(w, s))), 1)
+        return most
+    return min(most, max(math.ceil((found[4] - w.I[s, p.I_CONTEXT]) / decodes(w, s)), 1))
 
 
 @inlined
@@ -286,7 +286,7 @@ def span(steps: int, first: float, growth: float, remaining: float) -> float:
     return (steps - 1 + remaining) * first + 0.5 * growth * (steps * (steps - 1.0))
 
 
-@called
+@compiled
 def steps_done(w: World, s: int, t: float) -> int:
     """How many iterations of the present run are complete at `t`; fewer than the run has."""
     most = w.I[s, p.I_STEPS] - 1
@@ -306,7 +306,7 @@ def steps_done(w: World, s: int, t: float) -> int:
     return int(steps)
 
 
-@called
+@compiled
 def drawn_j(w: World, s: int, t: float) -> float:
     """Energy of the present run up to `t`; within an iteration the power is even."""
     steps = steps_done(w, s, t)

@@ -1,21 +1,15 @@
 """What becomes of requests: first tokens, transfers of their KV cache, tokens, ends."""
 
 from sim_backend import histogram
+from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.cost_kernel import decodes
-from sim_backend.pools.world_kernel import (
-    World,
-    called,
-    inlined,
-    least,
-    push,
-    set_load,
-)
+from sim_backend.pools.world_kernel import World, least, push, set_load
 
 _bin_index = inlined(histogram.bin_index)
 
 
-@called
+@compiled
 def emit(w: World, s: int, t: float, steps: int) -> None:
     """The decodes of the batch have gained a token in each of `steps` iterations, the last of which ended at `t`."""
     batch, high = decodes(w, s), w.I[s, p.I_HIGH]
@@ -43,7 +37,7 @@ def join(w: World, s: int, slot: int, left: int) -> None:
     w.I[s, p.I_HIGH] += w.RI[slot, p.R_PRIORITY]
 
 
-@called
+@compiled
 def count_late(w: World, s: int, t: float, entry: int) -> None:
     """Count the next gap of a decode that has just joined, if its last token came out elsewhere or before `t`."""
     slot = (entry & p.WORK_MASK) >> 1
@@ -55,7 +49,7 @@ def count_late(w: World, s: int, t: float, entry: int) -> None:
         w.I[s, p.I_LATE_HIGH] += priority
 
 
-@called
+@compiled
 def first_token(w: World, slot: int, t: float) -> None:
     """The prefill of a request has ended."""
     priority = w.RI[slot, p.R_PRIORITY]
@@ -76,7 +70,7 @@ def release(w: World, s: int, tokens: int) -> None:
     w.I[s, p.I_BOOKED_KV] -= tokens
 
 
-@called
+@compiled
 def launch(w: World, slot: int, goal: int, t: float) -> None:
     """The KV cache of a request begins to move to server `goal`, which has room for it."""
     source = w.RI[slot, p.R_SOURCE]
@@ -98,7 +92,7 @@ def launch(w: World, slot: int, goal: int, t: float) -> None:
     push(w, sent_s, (p.E_SENT << p.ID_BITS) | slot)
 
 
-@called
+@compiled
 def try_send(w: World, slot: int, t: float) -> None:
     """Send to the server chosen at arrival, or try again later."""
     goal = w.RI[slot, p.R_GOAL]
@@ -126,7 +120,7 @@ def place(w: World, slot: int, t: float) -> bool:
     return True
 
 
-@called
+@compiled
 def send(w: World, slot: int, t: float) -> None:
     """The prefill of a request that decodes elsewhere has ended."""
     if w.control[p.C_SECOND_CHOICE] == 0:
@@ -141,7 +135,7 @@ def send(w: World, slot: int, t: float) -> None:
         w.control[p.C_WAIT_TAIL] = slot
 
 
-@called
+@compiled
 def send_waiting(w: World, t: float) -> None:
     """Room for decodes has become free."""
     while w.control[p.C_WAIT_HEAD] >= 0:
@@ -160,7 +154,7 @@ def received(w: World, slot: int) -> None:
         w.RI[slot, p.R_HELD] = w.RI[slot, p.R_PROMPT] + w.RI[slot, p.R_OUTPUT]
 
 
-@called
+@compiled
 def finish(w: World, s: int, slot: int, t: float) -> None:
     """A request has all its tokens."""
     priority, output = w.RI[slot, p.R_PRIORITY], w.RI[slot, p.R_OUTPUT]
@@ -178,7 +172,7 @@ def finish(w: World, s: int, slot: int, t: float) -> None:
     w.control[p.C_FREE] = slot
 
 
-@called
+@compiled
 def take_ended(w: World, s: int) -> int:
     """Take those that have all their tokens out of the batch; the others keep their order.
 

@@ -3,29 +3,21 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.chunk_kernel import come, complete_chunked, run_chunked
 from sim_backend.pools.cost_kernel import adopt_caps, book, set_cost, span, steps_done
 from sim_backend.pools.life_kernel import emit, received, try_send
 from sim_backend.pools.route_kernel import admit
 from sim_backend.pools.whole_kernel import arrive_whole, complete_whole, run_whole, sent_whole
-from sim_backend.pools.world_kernel import (
-    Floats,
-    World,
-    called,
-    entry,
-    inlined,
-    least,
-    pop,
-    set_end,
-)
+from sim_backend.pools.world_kernel import Floats, World, least, pop, set_end
 
 SLACK = 16
 """Events, or list entries, that one event may add beside one for each member of a batch."""
 Sizes = NDArray[np.int32]
 
 
-@called
+@compiled
 def recap(w: World, s: int, t: float, clock_ratio: float, limit_w: float) -> None:
     """New caps act at once: what is left of the iteration in progress takes its share of the new duration."""
     book(w, s, t)
@@ -141,7 +133,7 @@ def happen_chunked(w: World, kind: int, which: int, t: float) -> None:
         wake, then = then, -1
 
 
-@entry
+@compiled
 def run_until(
     w: World, until_s: float, arrival_s: Floats, prompt: Sizes, output: Sizes, priority: NDArray[np.int8]
 ) -> int:
@@ -201,7 +193,7 @@ def recap_changed(w: World, now_s: float, clock_ratio: Floats, limit_w: Floats) 
 # The entries.
 
 
-@entry
+@compiled
 def advance(
     w: World, until_s: float, arrival_s: Floats, prompt: Sizes, output: Sizes, priority: NDArray[np.int8]
 ) -> int:
@@ -210,19 +202,19 @@ def advance(
     return run_until(w, until_s, arrival_s, prompt, output, priority)
 
 
-@entry
+@compiled
 def set_caps(w: World, now_s: float, clock_ratio: Floats, limit_w: Floats) -> None:
     """Give every server its caps at `now_s`."""
     recap_changed(w, now_s, clock_ratio, limit_w)
 
 
-@entry
+@compiled
 def take_mean_w(w: World, now_s: float, since_s: float, mean_w: Floats) -> None:
     """Write the mean watts of each server between `since_s` and `now_s`, and begin anew."""
     take(w, now_s, since_s, mean_w)
 
 
-@entry
+@compiled
 def run_schedule(
     w: World,
     start_s: float,

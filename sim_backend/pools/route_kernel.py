@@ -2,15 +2,10 @@
 
 import numpy as np
 
+from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.whole_kernel import drop
-from sim_backend.pools.world_kernel import (
-    World,
-    called,
-    inlined,
-    least,
-    set_load,
-)
+from sim_backend.pools.world_kernel import World, least, set_load
 
 
 @inlined
@@ -56,7 +51,7 @@ def for_decode(w: World, need: int) -> int:
     return -1
 
 
-@called
+@compiled
 def split(w: World, prompt: int, need: int) -> tuple[int, int]:
     """A server for the prefill and one for the decode; a full pool borrows from the other."""
     first, second = for_prompt(w, prompt), for_decode(w, need)
@@ -117,7 +112,7 @@ def choose_servers(w: World, prompt: int, output: int) -> tuple[int, int]:
     return first, fewest(w, 1, w.control[p.C_TOKEN_POOL], p.I_BOOKED_KV)
 
 
-@called
+@compiled
 def admit(w: World, t: float, row: int, prompt: int, output: int, priority: int) -> int:
     """A request arrives and is given its servers.
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.cost_kernel import MANY_STEPS, book, book_run, decodes, set_cost, span, steps_done
 from sim_backend.pools.life_kernel import (
@@ -20,16 +21,10 @@ from sim_backend.pools.life_kernel import (
     send_waiting,
     take_ended,
 )
-from sim_backend.pools.world_kernel import (
-    World,
-    called,
-    inlined,
-    set_end,
-    set_load,
-)
+from sim_backend.pools.world_kernel import World, set_end, set_load
 
 
-@called
+@compiled
 def insert(w: World, which: int, count: int, s: int, place: int, value: int) -> None:
     """Put `value` into a list of server `s`, whose length lies in word `count`."""
     end = w.I[s, count]
@@ -41,7 +36,7 @@ def insert(w: World, which: int, count: int, s: int, place: int, value: int) -> 
     w.control[p.C_LONGEST] = max(w.control[p.C_LONGEST], w.I[s, count])
 
 
-@called
+@compiled
 def remove(w: World, which: int, count: int, s: int, value: int) -> None:
     """Take `value`, where it is there, out of a list of server `s`."""
     end = w.I[s, count]
@@ -54,10 +49,11 @@ def remove(w: World, which: int, count: int, s: int, value: int) -> None:
         w.I[s, count] = end - 1
 
 
-@called
+@compiled
 def enqueue(w: World, s: int, work: int) -> None:
-    """A work waits: by how often it was passed over, then by arrival; as `bisect` finds its place in a list whose
-    counts may have changed since it was sorted.
+    """A work waits, by how often it was passed over, then by arrival.
+
+    Its place is the one that `bisect` finds in a list whose counts may have changed since it was sorted.
     """
     slot = work >> 1
     passed, arrival_s = w.RI[slot, p.R_PASSED + (work & 1)], w.RF[slot, p.R_ARRIVAL_S]
@@ -128,7 +124,7 @@ def take(w: World, s: int, work: int, count: int, stamp: int) -> None:
     w.RI[work >> 1, p.R_CHOSEN] = stamp
 
 
-@called
+@compiled
 def choose_urgent(w: World, s: int, stamp: int) -> tuple[int, int, int]:
     """What has been passed over too often comes first, and then prompts.
 
@@ -158,7 +154,7 @@ def choose_urgent(w: World, s: int, stamp: int) -> tuple[int, int, int]:
     return count, tokens, kv
 
 
-@called
+@compiled
 def choose(w: World, s: int, stamp: int) -> int:
     """The next batch, in the order in which room is given: urgent, prompts, pushed out, running, waiting.
 
@@ -202,7 +198,7 @@ def first_work(w: World, slot: int) -> int:
     return int((slot << 1) | (w.RI[slot, p.R_STATE] == p.DONE))
 
 
-@called
+@compiled
 def push_out(w: World, s: int, t: float, stamp: int) -> None:
     """Decodes of the running batch that were not chosen again wait."""
     kept = 0
@@ -224,7 +220,7 @@ def push_out(w: World, s: int, t: float, stamp: int) -> None:
     w.I[s, p.I_BATCH] = kept
 
 
-@called
+@compiled
 def bring_in(w: World, s: int, count: int) -> None:
     """Those chosen that were not running join the batch."""
     for place in range(count):
@@ -294,7 +290,7 @@ def drop(w: World, which: int, count: int, s: int) -> None:
     w.control[count] = kept
 
 
-@called
+@compiled
 def start_run(w: World, s: int, t: float) -> float:
     """Work out how long the batch runs until something has to be decided.
 
@@ -326,7 +322,7 @@ def start_run(w: World, s: int, t: float) -> float:
     return float(span(steps, w.F[s, p.F_FIRST_S], w.F[s, p.F_GROWTH_S], 1.0))
 
 
-@called
+@compiled
 def run_whole(w: World, s: int, t: float) -> None:
     """Start the next iterations of server `s`."""
     lost = 0
@@ -351,7 +347,7 @@ def run_whole(w: World, s: int, t: float) -> None:
     w.I[s, p.I_LOST] = lost
 
 
-@called
+@compiled
 def complete_whole(w: World, s: int, t: float) -> None:
     """The present run of server `s` has ended."""
     book_run(w, s)
@@ -382,7 +378,7 @@ def complete_whole(w: World, s: int, t: float) -> None:
     w.I[s, p.I_PAUSING] = 0
 
 
-@called
+@compiled
 def pause(w: World, s: int, t: float) -> None:
     """Let the decode iterations of server `s` end with the one in progress."""
     if w.I[s, p.I_PAUSING] == 1 or w.I[s, p.I_PROMPTS] > 0:
@@ -404,7 +400,7 @@ def pause(w: World, s: int, t: float) -> None:
         set_end(w, s, w.F[s, p.F_BASE_S] + span(steps, first_s, w.F[s, p.F_GROWTH_S], w.F[s, p.F_REMAINING]))
 
 
-@called
+@compiled
 def arrive_whole(w: World, s: int, work: int, t: float) -> None:
     """A work comes to server `s`: it starts at once, from the next iteration on, or waits."""
     slot, kind = work >> 1, work & 1
@@ -425,7 +421,7 @@ def arrive_whole(w: World, s: int, work: int, t: float) -> None:
             pause(w, s, t)
 
 
-@called
+@compiled
 def sent_whole(w: World, s: int, t: float) -> None:
     """A transfer from server `s` has ended: what waits there may have room."""
     if w.I[s, p.I_PENDING] == 0:

@@ -1,40 +1,15 @@
 """All state of the pools, and the orders kept in it: a heap of events, trees of the least of many."""
 
-from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_backend.compiled import _CACHED as CACHED
+from sim_backend.compiled import inlined
 from sim_backend.pools import layout as p
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-Args = ParamSpec("Args")
-Result = TypeVar("Result")
-
-
-def called(function: Callable[Args, Result]) -> Callable[Args, Result]:
-    """A function called from compiled code only that is compiled once, not at each place where it is called.
-
-    Nothing here allocates, so that arrays need no counting of references, which would be half of the code.
-    """
-    decorate = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
-    return cast("Callable[Args, Result]", decorate(function))
-
-
-def inlined(function: Callable[Args, Result]) -> Callable[Args, Result]:
-    """A small function called from compiled code only, and compiled where it is called."""
-    return cast("Callable[Args, Result]", numba.njit(error_model="numpy", forceinline=True, _nrt=False)(function))
-
-
-def entry(function: Callable[Args, Result]) -> Callable[Args, Result]:
-    """As `compiled.compiled`, without references counted."""
-    return cast("Callable[Args, Result]", numba.njit(error_model="numpy", cache=CACHED, _nrt=False)(function))
 
 
 class World(NamedTuple):
@@ -134,7 +109,7 @@ def least(tree: Floats | Ints) -> int:
         node <<= 1
         if tree[node] != value:
             node += 1
-    return node - size
+    return int(node - size)
 
 
 @inlined

@@ -82,9 +82,7 @@ class Engine:
         pairs = sum(part * (ask.done + (part + 1) / 2.0) for ask, part in self.parts)
         context = sum(ask.prompt + ask.tokens for ask in self.batch)
         requests = len(self.batch) + len(self.parts)
-        found = iteration(
-            model, requests / stages, tokens / stages, pairs / stages, context / stages, self.clock_ratio
-        )
+        found = iteration(model, requests / stages, tokens / stages, pairs / stages, context / stages, self.clock_ratio)
         return found.lasts_s * stages, found.gpu_w
 
     def start(self, now_s: float, cached_share: float) -> None:
@@ -138,7 +136,9 @@ class ChunkTwin:
     def __init__(
         self, kinds: list[Kind], roles: list[str], link: KvLink | None, clock_ratio: float, cached_share: float
     ) -> None:
-        self.engines = [Engine(i, kind, role, clock_ratio) for i, (kind, role) in enumerate(zip(kinds, roles))]
+        self.engines = [
+            Engine(i, kind, role, clock_ratio) for i, (kind, role) in enumerate(zip(kinds, roles, strict=True))
+        ]
         for engine in self.engines:
             engine.last_chosen = engine.index
         self.chosen = len(self.engines)

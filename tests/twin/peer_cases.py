@@ -24,7 +24,9 @@ RUNS = {
 }
 LINK_BYTES_PER_S = 2e4
 TABLES = (
-    SpeedTable(np.array([128.0, 512.0, 2048.0, 8192.0]), np.array([0.05, 0.08, 0.25, 1.4]), 0.03 + 0.001 * np.arange(4)),
+    SpeedTable(
+        np.array([128.0, 512.0, 2048.0, 8192.0]), np.array([0.05, 0.08, 0.25, 1.4]), 0.03 + 0.001 * np.arange(4)
+    ),
     SpeedTable(np.array([128.0, 1024.0, 4096.0]), np.array([0.08, 0.2, 1.0]), np.array([0.044, 0.045, 0.049])),
 )
 

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 NONE, QUEUED, RUNNING, BLOCKED, DONE = range(5)
 RETRY_S = 1.0
@@ -161,9 +162,7 @@ class Engine:
         memory, tokens = self.memory, 0
 
         def full(work: Work) -> bool:
-            return len(chosen) == limits.batch or (
-                bool(chosen) and tokens + work.per_iteration > limits.batch_tokens
-            )
+            return len(chosen) == limits.batch or (bool(chosen) and tokens + work.per_iteration > limits.batch_tokens)
 
         def take(work: Work, needs_memory: bool) -> None:
             nonlocal memory, tokens
@@ -336,7 +335,7 @@ class PeerTwin:
         for job in jobs:
             job.prefill = Work(job, True, job.prompt)
             job.decode = Work(job, False, job.output - 1)
-            self.after(job.arrival_s, lambda job=job: self.arrive(job))
+            self.after(job.arrival_s, partial(self.arrive, job))
         while self.events and self.now_s < END_S:
             event = heapq.heappop(self.events)
             if not event.dropped:
