@@ -28,6 +28,8 @@ SKIPPED_SHARE = 0.2
 FULL_SHARE = 0.98
 """Of what a full queue gets done; at more the queue would take hours to settle, if at all."""
 TENSOR_PARALLEL = (1, 2, 4, 8)
+QUICKEST_LIMITER_S = 0.02
+"""Stands in for a limiter that a card calls instantaneous: the plant needs a time in which it acts."""
 NO_STEP_S = 1e-3
 """Times that a profile must have and that its iteration model stands in for."""
 
@@ -247,7 +249,7 @@ def profile_of(gpu: gpu_card.GpuCard, whole: Instance) -> Profile:
         decode_static_share=0.0,
         decode_exponent=1.0,
         iteration=whole.iteration,
-        limiter_s=gpu.limiter_s,
+        limiter_s=max(gpu.limiter_s, QUICKEST_LIMITER_S),
     )
 
 
