@@ -165,17 +165,9 @@ def stage_cost(w: World, s: int, row: int, clock_ratio: float, factor: float, co
     busy_s += params[p.P_BUSY_PER_REQUEST_S] * requests
     host_s = params[p.P_HOST_PER_REQUEST_S] * requests ** params[p.P_HOST_EXPONENT]
     lasts_s = params[p.P_HOST_S] + host_s + busy_s + params[p.P_LINK_S]
-    gpu_w = _busy_w(
-        params[p.P_IDLE_W],
-        params[p.P_ACTIVE_W],
-        params[p.P_COMPUTE_W],
-        params[p.P_MEMORY_W],
-        1.0,
-        factor,
-        busy_s / lasts_s,
-        (linear_c + head_c + decode_c + prefill_c) / lasts_s,
-        (linear_m + head_m + decode_m) / (stretch * lasts_s),
-    )
+    switched_w = params[p.P_ACTIVE_W] * busy_s + params[p.P_COMPUTE_W] * (linear_c + head_c + decode_c + prefill_c)
+    moved_s = (linear_m + head_m + decode_m) / stretch
+    gpu_w = _busy_w(params[p.P_IDLE_W], factor, switched_w / lasts_s, params[p.P_MEMORY_W] * moved_s / lasts_s)
     lasts_s *= stages
     return lasts_s, lasts_s * (params[p.P_OTHER_W] + params[p.P_GPUS] * gpu_w)
 
@@ -270,7 +262,7 @@ def set_cost(w: World, s: int) -> int:
     most = MANY_STEPS if clock_ratio == w.F[s, p.F_CLOCK_RATIO] else LIMITED_STEPS
     if found[4] == math.inf:
         return most
-    return min(most, max(math.ceil((found[4] - w.I[s, p.I_CONTEXT]) / decodes(w, s)), 1))
+    return int(min(most, max(math.ceil((found[4] - w.I[s, p.I_CONTEXT]) / decodes(w, s)), 1)))
 
 
 @inlined

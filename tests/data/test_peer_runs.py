@@ -24,9 +24,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def requests_of(recordings: Path, run: str) -> list[tuple[float, int, int]]:
     path = recordings / "peer-simulator-runs" / "traces" / f"{run.split('__')[1]}.csv.gz"
-    return [
-        (float(row["arrival_timestamp"]), int(row["prompt_size"]), int(row["token_size"])) for row in rows_of(path)
-    ]
+    return [(float(row["arrival_timestamp"]), int(row["prompt_size"]), int(row["token_size"])) for row in rows_of(path)]
 
 
 def published(recordings: Path, run: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

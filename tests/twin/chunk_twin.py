@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from policies.models import gpu_power, latency
 from policies.models.iteration import IterationModel, iteration
 from sim_backend.pools.kinds import Kind
-from sim_backend.pools.pools import KvLink
+from sim_backend.pools.setup import KvLink
 from sim_backend.profile import Profile
 
 

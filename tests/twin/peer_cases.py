@@ -8,8 +8,9 @@ import numpy as np
 
 from sim_backend.arrivals import Arrivals
 from sim_backend.pools.kinds import Kind, SpeedTable
-from sim_backend.pools.pools import KvLink, Pools, Setup
+from sim_backend.pools.pools import Pools
 from sim_backend.pools.semantics import PEER
+from sim_backend.pools.setup import KvLink, Setup
 from tests.twin.peer_twin import Limits, PeerTwin, Speed
 
 H100, A100, CAPPED = "h100-80gb", "a100-80gb", "h100-80gb-pcap"
@@ -25,7 +26,9 @@ RUNS = {
 LINK_BYTES_PER_S = 2e4
 TABLES = (
     SpeedTable(
-        np.array([128.0, 512.0, 2048.0, 8192.0]), np.array([0.05, 0.08, 0.25, 1.4]), 0.03 + 0.001 * np.arange(4)
+        np.array([128.0, 512.0, 2048.0, 8192.0]),
+        np.array([0.05, 0.08, 0.25, 1.4]),
+        np.array([0.03, 0.031, 0.032, 0.033]),
     ),
     SpeedTable(np.array([128.0, 1024.0, 4096.0]), np.array([0.08, 0.2, 1.0]), np.array([0.044, 0.045, 0.049])),
 )

@@ -7,7 +7,8 @@ import numpy as np
 
 from policies.models.iteration import IterationModel
 from sim_backend.pools.kinds import Kind, kind_of_profile
-from sim_backend.pools.pools import KvLink, Pools, Setup
+from sim_backend.pools.pools import Pools
+from sim_backend.pools.setup import KvLink, Setup
 from sim_backend.profile import load_profile
 from tests.twin.chunk_twin import ChunkTwin
 from tests.twin.peer_cases import Listed

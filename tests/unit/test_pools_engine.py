@@ -10,8 +10,9 @@ from policies.models import latency
 from policies.models.iteration import iteration
 from sim_backend.pools import layout
 from sim_backend.pools.kinds import Kind, SpeedTable, kind_of_profile
-from sim_backend.pools.pools import KvLink, Pools, Setup
+from sim_backend.pools.pools import Pools
 from sim_backend.pools.semantics import PEER
+from sim_backend.pools.setup import KvLink, Setup
 from sim_backend.site import Slo
 from tests.twin.peer_cases import Listed
 from tests.twin.pool_cases import AFFINE, MODEL, PROFILE, TWO_RESOURCES

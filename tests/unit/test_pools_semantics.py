@@ -7,8 +7,9 @@ import pytest
 
 from policies.errors import ConfigError, DataError
 from sim_backend.pools.kinds import Kind
-from sim_backend.pools.pools import KvLink, Pools, Setup
+from sim_backend.pools.pools import Pools
 from sim_backend.pools.semantics import DEFAULT, PEER, Semantics
+from sim_backend.pools.setup import KvLink, Setup
 from tests.twin.peer_cases import TABLES, Listed
 
 KIND = Kind(name="table", kv_tokens=100_000.0, max_batch=512, max_batch_tokens=2048, table=TABLES[0])
