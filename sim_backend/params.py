@@ -81,6 +81,7 @@ class Params:
     compute_w: Real
     memory_w: Real
     exponent: Real
+    voltage_floor: Real
     head_memory_s: Real
     head_compute_per_request_s: Real
     state_memory_per_request_s: Real
@@ -232,6 +233,8 @@ MOST_PROFILES = 256
 
 LONGEST_RUN = 256
 """Iterations of a run under an iteration model: what is drawn is the run's mean, so a run must not last too long."""
+HIGHEST_GAIN = 1.0 / 3.0
+"""Of a limiter: where power goes with the clock cubed, one step then takes the whole excess away; more would swing."""
 TICK_S = 0.1
 """Between two steps of a limiter. A tenth of its time constant: finer would cost time and show nothing."""
 
@@ -256,7 +259,7 @@ def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:
         row["min_clock_ratio"] = profile.min_mhz / profile.max_mhz
         row["peak_w"] = profile.tdp_w * max(profile.prefill_ceiling, profile.decode_ratio)
         if profile.limiter_s > 0.0:
-            row["limiter_gain"] = -np.expm1(-TICK_S / profile.limiter_s)
+            row["limiter_gain"] = min(-np.expm1(-TICK_S / profile.limiter_s), HIGHEST_GAIN)
         model = profile.iteration
         if model is not None:
             row["has_model"] = 1

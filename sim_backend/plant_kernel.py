@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 Shorts = NDArray[np.int32]
 
 NOWHERE = -1
+LARGEST_FALL = 0.75
+"""Of the clock in one step of a limiter, so that a great excess is not answered by a fall to the bottom."""
 
 
 @inlined
@@ -119,8 +121,8 @@ def regulate(w: World, t: float) -> None:
     """One step of every limiter: the mean draw since the last one, held against the limit, moves the clock.
 
     An integral controller: what a limit was exceeded by is what the clock has been lowered for, so that the mean over
-    many steps is the limit, whatever the load, unless the clock is at one of its ends. It acts on the clock outright:
-    what the clock does to the draw is unknown to it.
+    many steps is the limit, whatever the load, unless the clock is at one of its ends. It scales the clock: what that
+    does to the draw is unknown to it, but hardly more than the third power, for which its gain is still low enough.
     """
     changed = False
     for s in range(len(w.limiters)):
@@ -143,7 +145,8 @@ def regulate(w: World, t: float) -> None:
         if excess > 0.0:
             # Above a clock cap there is nothing to take away.
             clock_ratio = min(clock_ratio, server.clock_ratio)
-        clock_ratio = max(min(clock_ratio - params.limiter_gain * excess, 1.0), params.min_clock_ratio)
+        clock_ratio *= max(1.0 - params.limiter_gain * excess, LARGEST_FALL)
+        clock_ratio = max(min(clock_ratio, 1.0), params.min_clock_ratio)
         if clock_ratio != limiter.clock_ratio:
             limiter.clock_ratio = clock_ratio
             recap(w, s, t, server.given_clock_ratio, server.given_limit_w)

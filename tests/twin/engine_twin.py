@@ -211,7 +211,7 @@ class Server:
         self.stepped_s, self.watched_j = now_s, 0.0
         over = gpu_w / self.watched_w - 1.0
         start = min(self.allowed, self.decode_clock()) if over > 0.0 else self.allowed
-        allowed = start - over * (1.0 - math.exp(-TICK_S / x.limiter_s))
+        allowed = start * max(1.0 - over * min(1.0 - math.exp(-TICK_S / x.limiter_s), 1 / 3), 0.75)
         allowed = max(min(allowed, 1.0), x.min_mhz / x.max_mhz)
         if allowed != self.allowed:
             self.remaining -= (now_s - self.begun_s) / self.lasts_s if self.working else 0.0

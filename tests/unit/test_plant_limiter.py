@@ -116,6 +116,24 @@ def test_a_clock_cap_below_what_the_limit_asks_for_decides_alone() -> None:
     assert gpu_w(plant.take_mean_w())[0] > 330.0
 
 
+@pytest.mark.parametrize("limiter_s", [0.01, 0.1, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("limit_w", [100.0, 200.0, 400.0, 650.0])
+def test_neither_a_fast_limiter_nor_a_steep_law_makes_the_clock_swing(limiter_s: float, limit_w: float) -> None:
+    steep = replace(
+        FIRMWARE,
+        limiter_s=limiter_s,
+        min_limit_w=50.0,
+        decode_ratio=1.0,
+        decode_static_share=0.05,
+        decode_exponent=3.0,
+        idle_w=30.0,
+    )
+    drawn_w = decoding(limit_w, 20.0 + 20.0 * limiter_s, profile=steep)
+    assert drawn_w[-50:] == pytest.approx(limit_w, abs=0.5)
+    # One step too far at most, and back without a swing.
+    assert drawn_w.min() > 0.7 * limit_w
+
+
 @pytest.mark.parametrize("at_s", [0.1 * 3, 0.3, 0.7, 1.1, 2.0, 2.3, 4.099999999999999, 4.1])
 def test_a_limit_that_comes_at_a_step_of_the_limiter_is_not_measured_over_no_time(at_s: float) -> None:
     # 3 * 0.1 is one bit more than 0.3: what is drawn in between is nothing, over no time.
