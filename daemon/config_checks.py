@@ -91,7 +91,8 @@ def _names(site: Site) -> Iterator[Problem]:
         key = ("servers", place)
         if group.domain not in names:
             yield Problem((*key, "domain"), _unknown("domain", group.domain, names))
-        if not group.profile.endswith(".toml") and group.profile not in shipped_names():
+        composed = group.profile.count("__") >= 2
+        if not (composed or group.profile.endswith(".toml") or group.profile in shipped_names()):
             yield Problem((*key, "profile"), _unknown("profile", group.profile, shipped_names()))
             continue
         try:

@@ -8,7 +8,7 @@ both, what a decode iteration takes is affine in its context, so that a run of t
 
 import numpy as np
 
-from policies.models import gpu_power, iteration, latency, roofline
+from policies.models import clocks, gpu_power, iteration, latency, roofline
 from sim_backend import params as p
 from sim_backend.compiled import inlined
 from sim_backend.world_kernel import World
@@ -23,6 +23,7 @@ _windowed = inlined(iteration.windowed)
 _memory_stretch = inlined(roofline.memory_stretch)
 _overlapped_s = inlined(roofline.overlapped_s)
 _busy_w = inlined(roofline.busy_w)
+_dynamic_ratio = inlined(clocks.dynamic_ratio)
 
 
 @inlined
@@ -72,7 +73,7 @@ def adopt_caps(w: World, s: int, clock_ratio: float) -> None:
     if params.has_model:
         server.decode_slowdown = 1.0
         server.prefill_slowdown = _memory_stretch(clock_ratio, params.memory_knee)
-        server.prefill_factor = clock_ratio**params.exponent
+        server.prefill_factor = _dynamic_ratio(clock_ratio, params.exponent, params.voltage_floor)
         server.clock_ratio = clock_ratio
         return
     server.prefill_slowdown = _slowdown(clock_ratio, params.prefill_clock_share)
@@ -114,17 +115,11 @@ def modelled(
     served = requests if params.host_exponent == 1.0 else requests**params.host_exponent
     lasts_s = busy_s + params.link_s + params.host_s + params.host_per_request_s * served
     per_s = 1.0 / lasts_s
-    # The clock's power is raised once per cap, so here its exponent is 1.
     gpu_w = _busy_w(
         params.idle_w,
-        params.active_w,
-        params.compute_w,
-        params.memory_w,
-        1.0,
         server.prefill_factor,
-        busy_s * per_s,
-        compute_s * per_s,
-        (linear_m + head_m + decode_m) / stretch * per_s,
+        (params.active_w * busy_s + params.compute_w * compute_s) * per_s,
+        params.memory_w * ((linear_m + head_m + decode_m) / stretch * per_s),
     )
     return lasts_s, params.other_w + params.gpus * gpu_w
 

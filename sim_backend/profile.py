@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import ConfigError
+from policies.models.clocks import dynamic_ratio
 from policies.models.gpu_power import clock_factor
 from policies.models.iteration import IterationModel
-from policies.models.roofline import busy_w
+from policies.models.roofline import busy_w, memory_stretch
 from sim_backend.cards.server_card import ServerCard
 
 SHIPPED = Path(__file__).parent / "profiles"
@@ -79,17 +80,10 @@ class Profile:
         clock_ratio = self.min_mhz / self.max_mhz
         if self.iteration is not None:
             model = self.iteration
-            lowest_w = busy_w(
-                model.idle_w,
-                model.active_w,
-                model.compute_w,
-                model.memory_w,
-                model.exponent,
-                clock_ratio,
-                1.0,
-                1.0,
-                1.0,
-            )
+            # Below the knee even a memory that always has something to do moves less.
+            memory_w = model.memory_w / memory_stretch(clock_ratio, model.memory_knee)
+            dynamic = dynamic_ratio(clock_ratio, model.exponent, model.voltage_floor)
+            lowest_w = busy_w(model.idle_w, dynamic, model.active_w + model.compute_w, memory_w)
             return max(self.min_limit_w * self.overshoot_ratio, lowest_w)
         prefill = self.prefill_ceiling * clock_factor(clock_ratio, self.prefill_static_share, self.prefill_exponent)
         decode = self.decode_ratio * clock_factor(clock_ratio, self.decode_static_share, self.decode_exponent)
@@ -104,7 +98,8 @@ class Profile:
                 f"otherwise nothing of the nameplate's {self.nameplate_w:g} W would be left for GPUs"
             )
         source = dict(self.provenance, other_w="given by the operator", other_max_w="other_w given + profile's margin")
-        return replace(self, other_w=other_w, other_max_w=other_w + margin_w, provenance=source)
+        # A given number stands instead of the card's fans and supplies.
+        return replace(self, other_w=other_w, other_max_w=other_w + margin_w, server=None, provenance=source)
 
 
 DEFAULT = "default"
@@ -165,11 +160,20 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def load_profile(name: str) -> Profile:
-    """The shipped profile called `name`, or the one in the file `name` if that ends in `.toml`.
+    """A profile by its name.
+
+    Args:
+        name: a shipped file of `profiles/`; a path ending in `.toml`; or cards to put together, as
+            `SERVER__MODEL__ENGINE` (`sim_backend.cards.composed`).
 
     Raises:
-        ConfigError: no such profile, or a file that is not a whole and plausible one.
+        ConfigError: no such profile or card, or a file that is not a whole and plausible one.
     """
+    # Imported here: it makes profiles, so it imports this module.
+    from sim_backend.cards.composed import composed_profile, parse_key
+
+    if not name.endswith(".toml") and (key := parse_key(name)) is not None:
+        return composed_profile(key)
     path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
     if "/" in name and not name.endswith(".toml"):
         raise ConfigError(f"profile '{name}': a path to a profile must end in .toml")
@@ -178,7 +182,8 @@ def load_profile(name: str) -> Profile:
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(shipped_names())
         raise ConfigError(
-            f"profile '{name}' cannot be read; use a .toml file that exists or one of: {known}"
+            f"profile '{name}' cannot be read; use a .toml file that exists, SERVER__MODEL__ENGINE by cards, or one "
+            f"of: {known}"
         ) from error
     return parse_profile(text, where=str(path))
 

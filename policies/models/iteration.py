@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.models.clocks import dynamic_ratio
 from policies.models.roofline import busy_w, memory_stretch, overlapped_s
 
 Floats = NDArray[np.float64]
@@ -65,6 +66,8 @@ class IterationModel:
     unpack_ratio: float = 0.0
     """Time of the pipes to unpack the weights of experts over the time to read them, which is what `linear_memory_s`
     has beyond its first entry."""
+    voltage_floor: float = 0.0
+    """Clock ratio below which the voltage no longer falls (`clocks.dynamic_ratio`)."""
     prompt_s: float = 0.0
     """Once in an iteration that holds prompts: kernels launched one by one where decoding replays a graph."""
 
@@ -137,13 +140,8 @@ def iteration(
     busy = busy_s / lasts_s
     gpu_w = busy_w(
         model.idle_w,
-        model.active_w,
-        model.compute_w,
-        model.memory_w,
-        model.exponent,
-        clock_ratio,
-        busy,
-        compute,
-        memory,
+        dynamic_ratio(clock_ratio, model.exponent, model.voltage_floor),
+        model.active_w * busy + model.compute_w * compute,
+        model.memory_w * memory,
     )
     return Iteration(lasts_s, busy, float(compute), float(memory), float(gpu_w))

@@ -109,14 +109,9 @@ def at_clock(work: Work, gpu: KernelGpu, clock_ratio: Floats) -> tuple[Floats, F
     lasts_s = work.fixed_s + overlapped_s(work.compute_s / clock_ratio, work.memory_s, work.overlap)
     drawn_w = busy_w(
         gpu.idle_w,
-        gpu.active_w,
-        gpu.compute_w,
-        gpu.memory_w,
-        gpu.exponent,
-        clock_ratio,
-        np.ones_like(lasts_s),
-        work.pipes_s / clock_ratio / lasts_s,
-        work.traffic_s / lasts_s,
+        clock_ratio**gpu.exponent,
+        gpu.active_w + gpu.compute_w * (work.pipes_s / clock_ratio / lasts_s),
+        gpu.memory_w * (work.traffic_s / lasts_s),
     )
     return lasts_s, drawn_w
 

@@ -49,29 +49,15 @@ def experts_loaded(experts: Num | float, per_token: Num | float, tokens: Num) ->
     return result
 
 
-def busy_w(
-    idle_w: Num | float,
-    active_w: Num | float,
-    compute_w: Num | float,
-    memory_w: Num | float,
-    exponent: Num | float,
-    clock_ratio: Num,
-    busy: Num,
-    compute: Num,
-    memory: Num,
-) -> Num:
+def busy_w(idle_w: Num | float, dynamic: Num | float, switched_w: Num, memory_w: Num) -> Num:
     """Watts of one GPU that is busy for a share of the time.
 
     Args:
         idle_w: model loaded, clocks up, nothing to do.
-        active_w: what a running kernel adds by itself at full clock.
-        compute_w: what full tensor pipes add to that at full clock.
-        memory_w: what a full memory adds; its clock is not capped.
-        exponent: of the clock, for the two that go with it.
-        clock_ratio: phi = f / f_max.
-        busy: share of the time in which a kernel runs.
-        compute: share of the time in which the tensor pipes work at the speed that `clock_ratio` allows.
-        memory: share of the time in which the memory works at full bandwidth.
+        dynamic: power of what switches with the clock over that at full clock (`clocks.dynamic_ratio`).
+        switched_w: that power at full clock: what a running kernel adds by itself, times the share of the time in which
+            one runs, and what full tensor pipes add, times the share in which they work at the speed the clock allows.
+        memory_w: what a full memory adds, times the share in which it works at full bandwidth; its clock is not capped.
     """
-    result: Num = idle_w + clock_ratio**exponent * (active_w * busy + compute_w * compute) + memory_w * memory
+    result: Num = idle_w + dynamic * switched_w + memory_w
     return result

@@ -85,8 +85,7 @@ class PromptPower:
         """Watts of each prompt."""
         lasts_s = overlapped_s(prompts.compute_s, prompts.memory_s, 1.0) + self.other_s
         compute, memory = prompts.compute_s / lasts_s, prompts.memory_s / lasts_s
-        full = np.ones_like(lasts_s)
-        drawn_w = busy_w(IDLE_W, 0.0, self.compute_w, self.memory_w, 1.0, full, full, compute, memory)
+        drawn_w = busy_w(IDLE_W, 1.0, self.compute_w * compute, self.memory_w * memory)
         return np.minimum(drawn_w, self.ceiling_w)
 
 

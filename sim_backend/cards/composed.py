@@ -8,6 +8,7 @@ what the plant does; the affine numbers beside it are what it comes to at a usua
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -55,6 +56,7 @@ def parse_key(name: str) -> Key | None:
     return Key(parts[0], parts[1], parts[2], layout)
 
 
+@lru_cache(maxsize=64)
 def composed_profile(key: Key) -> Profile:
     """The profile of a server that runs one engine over all its GPUs.
 
@@ -145,5 +147,5 @@ def _decode(model: IterationModel) -> tuple[float, float, float, float]:
 
 def _static_share(low_w: float, full_w: float, exponent: float) -> float:
     """The share `a` of `a + (1 - a) * phi**n` that gives `low_w` at `LOW_CLOCK`."""
-    factor = LOW_CLOCK**exponent
+    factor: float = LOW_CLOCK**exponent
     return min(max((low_w / full_w - factor) / (1.0 - factor), 0.0), 0.99)

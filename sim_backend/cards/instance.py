@@ -212,6 +212,7 @@ def iteration_model(
         compute_w=gpu.compute_w,
         memory_w=gpu.memory_w,
         exponent=gpu.exponent,
+        voltage_floor=gpu.voltage_floor,
         head_memory_s=stage * llm.head_params * BYTES["bf16"] / (layout.tensor_parallel * memory_bytes_per_s),
         head_compute_per_request_s=stage * llm.head_flops_per_token / (flops * sharing),
         state_memory_per_request_s=stage * 2.0 * llm.state_bytes / (sharing * memory_bytes_per_s),

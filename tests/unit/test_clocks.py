@@ -28,7 +28,7 @@ def test_prompts_slow_down_with_the_clock_and_decoding_only_below_the_knee() -> 
 def test_draws_what_the_roofline_says_while_the_memory_keeps_up() -> None:
     for ratio in (1.0, 0.8, 0.7):
         compute = 0.2 / ratio
-        said = busy_w(100.0, 150.0, 400.0, 50.0, 3.0, ratio, 1.0, compute, 1.0)
+        said = busy_w(100.0, ratio**3, 150.0 + 400.0 * compute, 50.0)
         assert drawn_w(LAW, DECODE, ratio) == pytest.approx(said)
 
 
