@@ -86,6 +86,7 @@ MODEL = IterationModel(
     busy_per_request_s=2.0e-5,
     host_exponent=0.8,
     unpack_ratio=0.3,
+    voltage_floor=0.5,
     prompt_s=1.5e-3,
 )
 MODELLED = replace(TIGHT, name="modelled server", iteration=MODEL, limiter_s=1.0)

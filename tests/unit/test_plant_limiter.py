@@ -202,9 +202,11 @@ def test_an_iteration_model_needs_a_limiter_and_as_many_gpus_as_the_server() -> 
 
 def test_the_lowest_draw_of_a_modelled_gpu_is_that_of_full_work_at_the_lowest_clock() -> None:
     ratio = MODELLED.min_mhz / MODELLED.max_mhz
-    clocked_w = ratio**MODEL.exponent * (MODEL.active_w + MODEL.compute_w)
+    # Below the voltage floor power goes with the clock alone, and below the knee the memory waits.
+    clocked_w = ratio * MODEL.voltage_floor ** (MODEL.exponent - 1.0) * (MODEL.active_w + MODEL.compute_w)
     hot = replace(MODELLED, min_limit_w=100.0)
-    assert hot.lowest_gpu_w == pytest.approx(MODEL.idle_w + clocked_w + MODEL.memory_w)
+    memory_w = MODEL.memory_w * ratio / MODEL.memory_knee
+    assert hot.lowest_gpu_w == pytest.approx(MODEL.idle_w + clocked_w + memory_w)
     assert replace(MODELLED, min_limit_w=400.0).lowest_gpu_w == 400.0 * MODELLED.overshoot_ratio
 
 
