@@ -129,9 +129,8 @@ def checks(data: Path) -> list[Check]:
                     median_error=float(np.median(error_s)),
                     worst_error=float(error_s.max()),
                     limit=LIMIT_S,
-                    unit="points",
+                    unit="s",
                     limit_on_worst=True,
-                    note="difference in seconds",
                 )
             )
     return found

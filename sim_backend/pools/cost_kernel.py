@@ -6,7 +6,7 @@ and by what each adds to the next, in seconds and in joules.
 
 import math
 
-from policies.models import gpu_power, iteration, latency, roofline
+from policies.models import clocks, gpu_power, iteration, latency, roofline
 from sim_backend.compiled import compiled, inlined
 from sim_backend.pools import layout as p
 from sim_backend.pools.world_kernel import World
@@ -19,6 +19,7 @@ _prefill_ratio = inlined(gpu_power.prefill_ratio)
 _memory_stretch = inlined(roofline.memory_stretch)
 _overlapped_s = inlined(roofline.overlapped_s)
 _busy_w = inlined(roofline.busy_w)
+_dynamic_ratio = inlined(clocks.dynamic_ratio)
 _windowed = inlined(iteration.windowed)
 
 LIMIT_STEPS = 18
@@ -198,7 +199,7 @@ def cost(
         s: the server.
         clock_ratio: phi.
         prefill_factor: what the clock leaves of the power of prefill.
-        decode_factor: and of decode; two resources: phi ** exponent.
+        decode_factor: and of decode; two resources: of what switches with the clock.
 
     Returns:
         Its seconds, what the next adds, its joules (of the whole server), what the next adds, and the context up to
@@ -212,10 +213,11 @@ def cost(
 
 @inlined
 def factors(w: World, s: int, clock_ratio: float) -> tuple[float, float]:
-    """What a clock leaves of the power of prefill and of decode; two resources: phi ** exponent in the second."""
+    """What a clock leaves of the power of prefill and of decode; two resources: of what switches, in the second."""
     row = w.I[s, p.I_KIND]
     if w.params[row, p.P_MODEL] == p.TWO_RESOURCES:
-        return 1.0, clock_ratio ** w.params[row, p.P_EXPONENT]
+        exponent, voltage_floor = w.params[row, p.P_EXPONENT], w.params[row, p.P_VOLTAGE_FLOOR]
+        return 1.0, float(_dynamic_ratio(clock_ratio, exponent, voltage_floor))
     prefill = _clock_factor(clock_ratio, w.params[row, p.P_PREFILL_STATIC_SHARE], w.params[row, p.P_PREFILL_EXPONENT])
     decode = _clock_factor(clock_ratio, w.params[row, p.P_DECODE_STATIC_SHARE], w.params[row, p.P_DECODE_EXPONENT])
     return prefill, decode

@@ -58,6 +58,7 @@ PARAMS = (
     "host_exponent",
     "busy_per_request_s",
     "prompt_s",
+    "voltage_floor",
 )
 NPARAM = len(PARAMS)
 (P_MODEL, P_GPUS, P_OTHER_W, P_IDLE_W, P_MIN_CLOCK_RATIO, P_KV_TOKENS, P_MAX_BATCH, P_MAX_BATCH_TOKENS) = range(8)
@@ -71,7 +72,7 @@ NPARAM = len(PARAMS)
 (P_COMPUTE_PER_PAIR_S, P_MEMORY_PER_CONTEXT_S, P_COMPUTE_PER_CONTEXT_S) = range(35, 38)
 (P_OVERLAP, P_MEMORY_KNEE, P_ACTIVE_W, P_COMPUTE_W, P_MEMORY_W, P_EXPONENT) = range(38, 44)
 (P_HEAD_MEMORY_S, P_HEAD_PER_REQUEST_S, P_STATE_PER_REQUEST_S, P_WINDOW_TOKENS, P_WINDOW_SHARE) = range(44, 49)
-(P_STAGES, P_UNPACK_RATIO, P_HOST_EXPONENT, P_BUSY_PER_REQUEST_S, P_PROMPT_S) = range(49, 54)
+(P_STAGES, P_UNPACK_RATIO, P_HOST_EXPONENT, P_BUSY_PER_REQUEST_S, P_PROMPT_S, P_VOLTAGE_FLOOR) = range(49, 55)
 AFFINE, TABLE, TWO_RESOURCES = range(3)
 
 # -- A server: floats F_*, ints I_* of the same row [n, NSERVER]
@@ -90,7 +91,7 @@ NSERVER = 56
     F_TOKEN_S,  # when the last tokens came out
     F_CLOCK_RATIO,  # the cap as the GPU understands it, [floor, 1]
     F_RUN_CLOCK_RATIO,  # after the power limit too
-    F_PREFILL_FACTOR,  # power at the cap over that at full clock; two resources: phi ** exponent in the second
+    F_PREFILL_FACTOR,  # power at the cap over that at full clock; two resources: `clocks.dynamic_ratio` in the second
     F_DECODE_FACTOR,
     F_GIVEN_CLOCK_RATIO,  # as last commanded, to notice changes
     F_GIVEN_LIMIT_W,

@@ -44,6 +44,7 @@ MODEL = IterationModel(
     host_exponent=0.8,
     unpack_ratio=0.3,
     prompt_s=0.001,
+    voltage_floor=0.5,
 )
 TWO_RESOURCES = Kind(
     name="two resources",

@@ -212,7 +212,7 @@ def test_memory_grows_with_what_is_in_flight():
 def test_the_names_of_the_parameters_are_where_the_compiled_code_looks():
     for name, place in {"exponent": layout.P_EXPONENT, "prompt_s": layout.P_PROMPT_S, "tdp_w": layout.P_TDP_W}.items():
         assert layout.PARAMS[place] == name
-    assert layout.NPARAM == layout.P_PROMPT_S + 1
+    assert layout.NPARAM == layout.P_VOLTAGE_FLOOR + 1
     for name in ("kv_tokens", "table_len", "decode_clock_share", "decode_exponent", "overlap", "window_share"):
         assert layout.PARAMS[getattr(layout, f"P_{name.upper()}")] == name
     assert layout.COUNTERS[layout.N_CACHED] == "cached_tokens"
