@@ -10,12 +10,12 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from sim_backend.fidelity import caps, operations, prompt_power, sensor, servers, serving
+from sim_backend.fidelity import caps, operations, pools, prompt_power, sensor, servers, serving
 from sim_backend.fidelity.bands import bands_text
 from sim_backend.fidelity.check import Check
 from sim_backend.report.atomic import write_whole
 
-AREAS = (serving, operations, caps, servers, prompt_power, sensor)
+AREAS = (serving, operations, caps, servers, prompt_power, sensor, pools)
 PAGE = Path("docs/fidelity.md")
 BANDS = Path("sim_backend/fidelity/bands.toml")
 
@@ -47,18 +47,24 @@ def document(checks: list[Check]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def said(error: float, unit: str, sign: str = "") -> str:
+    """An error as a table shows it."""
+    if unit == "s":
+        return f"{error:{sign}.0e} s" if error else "0 s"
+    return f"{100.0 * error:{sign}.1f} {unit}"
+
+
 def line(check: Check) -> str:
     """One row of a table."""
-    unit = " points" if check.unit == "points" else " %"
-    limit = f"{'worst' if check.limit_on_worst else 'median'} {100.0 * check.limit:g}{unit}"
+    limit = said(check.limit, check.unit).replace(".0 ", " ")
     cells = (
         check.quantity,
         str(check.fitted_points),
         str(check.held_out_points),
-        f"{100.0 * check.median_error:.1f}{unit}",
-        f"{100.0 * check.worst_error:.1f}{unit}",
-        f"{100.0 * check.bias:+.1f}{unit}",
-        limit,
+        said(check.median_error, check.unit),
+        said(check.worst_error, check.unit),
+        said(check.bias, check.unit, "+"),
+        f"{'worst' if check.limit_on_worst else 'median'} {limit}",
         "yes" if check.within else "**no**",
         check.source,
     )

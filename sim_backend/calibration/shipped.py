@@ -88,7 +88,8 @@ def _of_serving(*about: str) -> Origin:
 
 
 def _of_server(name: str) -> Origin:
-    return Origin(_server, servers_fidelity.checks, (f"{name},",), _MLPERF, "2022 to 2024")
+    steady = tuple(f"{name}, {state}" for state in ("load", "idle", "full"))
+    return Origin(_server, servers_fidelity.checks, steady, _MLPERF, "2022 to 2024")
 
 
 ORIGINS: dict[str, Origin] = {

@@ -36,7 +36,7 @@ class Check:
     bias: float = 0.0
     """Median of model / measured - 1, signed: what an operator would correct for."""
     unit: str = "%"
-    """"%": errors are fractions of the measured value; "points": differences of two fractions."""
+    """"%": errors are fractions of the measured value; "points": differences of two fractions; "s": of two times."""
     limit_on_worst: bool = False
     note: str = ""
     spread: Spread | None = None
