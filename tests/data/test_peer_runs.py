@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policies.errors import DataError
+from sim_backend.fidelity.pools import LIMIT_S, checks, errors_s, groups_of
 from sim_backend.pools.peer_runs import PEER_MODELS, peer_setup, speed_table
 from sim_backend.pools.pools import Pools
 from tests.twin.peer_cases import RUNS, Listed
@@ -64,3 +66,29 @@ def test_every_model_and_gpu_of_the_profile_can_be_set_up(recordings: Path) -> N
             table = speed_table(recordings / "splitwise-perf-model", model, gpu)
             assert np.all(np.diff(table.tokens) > 0.0)
             assert len(table.tokens) == len(table.decode_s) == 9
+
+
+def test_the_report_of_fidelity_has_two_lines_for_each_run(recordings: Path) -> None:
+    found = checks(recordings)
+    assert len(found) == 2 * len(RUNS)
+    assert all(check.within and check.held_out_points == 19_366 for check in found)
+    assert max(check.worst_error for check in found) < LIMIT_S
+
+
+def test_the_name_of_a_run_says_its_servers() -> None:
+    for run, groups in RUNS.items():
+        assert groups_of(run.split("__")[0]) == groups
+    with pytest.raises(DataError, match="begins with none of"):
+        groups_of("orca_3_4")
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"azure_conv_x1\.csv\.gz"):
+        errors_s(tmp_path, "hh_25_15__azure_conv_x1")
+
+
+def test_models_and_gpus_that_are_not_known_are_named(recordings: Path) -> None:
+    with pytest.raises(DataError, match="bloom-176b, llama2-70b"):
+        peer_setup(recordings / "splitwise-perf-model", "gpt-3", [("h100-80gb", 1, "mixed")])
+    with pytest.raises(DataError, match="no row of"):
+        speed_table(recordings / "splitwise-perf-model", "bloom-176b", "h200")
