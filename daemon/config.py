@@ -11,7 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from daemon.config_checks import Problem, problems, suggestion
 from daemon.toml_lines import KeyPath, line_of, spelled
 from policies.errors import ConfigError
-from sim_backend.site import PATH_DEFAULTS, Breaker, Domain, Guarantee, Path, RecordedWork, ServerGroup, Site, Slo
+from sim_backend.site import (
+    PATH_DEFAULTS,
+    Breaker,
+    Domain,
+    Guarantee,
+    Path,
+    RecordedWork,
+    ServerGroup,
+    Serving,
+    Site,
+    Slo,
+)
 
 MAX_BYTES = 1 << 20
 """A site file is a few kilobytes; what is larger is some other file, and would be read whole."""
@@ -121,9 +132,10 @@ class ServersTable(Table):
     sum of these. With servers added it becomes min(this, budget / servers)."""
     other_w: NotNegative | None = None
     """Watts of the server less its GPUs, instead of the profile's. Fans and CPUs differ by site: measure."""
-    role: Literal["mixed", "recorded"] = "mixed"
-    """`mixed`: serves, prefill and decode in the same batches. `recorded`: does not serve; its work is a recording
-    (`replay --power`), and it can only be power-capped."""
+    role: Literal["mixed", "prompt", "token", "recorded"] = "mixed"
+    """`mixed`: serves, prefill and decode in the same batches. `prompt` and `token`: serves one phase only; KV caches
+    move over the link of `[serving]`, and requests of both priorities share these servers. `recorded`: does not serve;
+    its work is a recording (`replay --power`), and it can only be power-capped."""
 
 
 class ActuationTable(Table):
@@ -184,6 +196,22 @@ class TimingTable(Table):
     """Share of a budget that un-capping may hand out per second, and share of the servers that may be un-clocked."""
 
 
+class ServingTable(Table):
+    """How the engines batch, and what KV caches move over between prompt and token servers."""
+
+    batching: Literal["whole", "chunked"] = "whole"
+    """`whole`: a prompt is prefilled in one iteration. `chunked`: every decode first, then prompts cut to the engine's
+    budget of tokens; requests of both priorities share the servers. Always chunked with prompt and token servers."""
+    cached_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each prompt that a prefix cache holds already; only with chunks."""
+    kv_bytes_per_token: Positive | None = None
+    """Of the model's KV cache, all layers; needed with prompt and token servers. Llama-3.1-70B in bf16: 327680."""
+    link_bytes_per_s: Positive = 50e9
+    """Out of one server, or into one; 50e9 is one network card of 400 Gb/s."""
+    link_latency_s: NotNegative = 0.0
+    """Before the first byte of a transfer."""
+
+
 class RecordedTable(Table):
     """How recordings of power (`replay --power`) are read as work of the servers with role `recorded`."""
 
@@ -215,6 +243,7 @@ class SiteFile(Table):
     actuation: ActuationTable
     slo: SlosTable = SlosTable()
     timing: TimingTable = TimingTable()
+    serving: ServingTable = ServingTable()
     policy: dict[str, dict[str, float]] = {}
     workload: WorkloadTable = WorkloadTable()
 
@@ -230,6 +259,7 @@ TABLES: dict[str, type[Table]] = {
     "slo": SlosTable,
     "slo.*": SloTable,
     "timing": TimingTable,
+    "serving": ServingTable,
     "workload": WorkloadTable,
     "workload.recorded": RecordedTable,
 }
@@ -378,6 +408,7 @@ def _site(file: SiteFile, folder: FilePath) -> Site:
         slo=slo,
         policy=file.policy,
         workload=file.workload.six_weeks,
+        serving=Serving(**file.serving.model_dump(exclude_unset=True)),
         recorded=RecordedWork(**file.workload.recorded.model_dump(exclude_unset=True)),
     )
 

@@ -32,7 +32,7 @@ def problems(site: Site) -> Iterator[Problem]:
     """Everything wrong with `site`. The later checks need a whole tree, so they wait until the first find nothing."""
     tree = [*_tree(site), *_names(site)]
     yield from tree
-    for check in (_path, _times, _policies, _workload):
+    for check in (_path, _times, _serving, _policies, _workload):
         yield from check(site)
     for domain in site.domains:
         yield from _domain(domain)
@@ -99,6 +99,19 @@ def _names(site: Site) -> Iterator[Problem]:
             load_profile(group.profile)
         except ConfigError as error:
             yield Problem((*key, "profile"), str(error))
+
+
+def _serving(site: Site) -> Iterator[Problem]:
+    key, roles = ("serving",), {group.role for group in site.servers}
+    if len(roles & {"prompt", "token"}) == 1:
+        alone = (roles & {"prompt", "token"}).pop()
+        yield Problem(("servers",), f"there are {alone} servers only: they need servers for the other phase")
+    if site.pooled and site.serving.kv_bytes_per_token is None:
+        text = "is missing: with prompt and token servers caches move, and nobody knows how large they are"
+        yield Problem((*key, "kv_bytes_per_token"), text)
+    if site.serving.cached_share > 0.0 and not (site.serving.chunked or site.pooled):
+        text = 'needs batching = "chunked": whole prompts are prefilled whole'
+        yield Problem((*key, "cached_share"), text)
 
 
 def _path(site: Site) -> Iterator[Problem]:

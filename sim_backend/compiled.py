@@ -32,8 +32,8 @@ def _load_numba_without_blas() -> None:
 def source_digest() -> str:
     """Names all that compiled code depends on; numba itself looks only at the file of the function it compiles."""
     digest = hashlib.sha256(f"numba {numba.__version__} numpy {np.__version__}".encode())
-    sources = [*HERE.parent.glob("policies/models/*.py"), *HERE.glob("*_kernel.py")]
-    sources += [HERE / name for name in ("compiled.py", "histogram.py", "params.py")]
+    sources = [*HERE.parent.glob("policies/models/*.py"), *HERE.rglob("*_kernel.py")]
+    sources += [HERE / name for name in ("compiled.py", "histogram.py", "params.py", "pools/layout.py")]
     for path in sorted(sources):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -22,8 +22,8 @@ class Servers:
     sku: Ints
     """Index into `profiles`."""
     priority: Ints
-    recorded: Flags
-    """Which servers do recorded work instead of serving."""
+    role: tuple[str, ...]
+    """As `ServerGroup.role` [n]."""
     failsafe_w: Vec
     topology: Topology
     constraints: Constraints
@@ -34,6 +34,16 @@ class Servers:
     def count(self) -> int:
         """How many servers there are."""
         return int(self.sku.size)
+
+    @property
+    def recorded(self) -> Flags:
+        """Which servers do recorded work instead of serving [n]."""
+        return np.array([role == RECORDED for role in self.role])
+
+    @property
+    def serving(self) -> int:
+        """How many of them serve."""
+        return self.count - int(self.recorded.sum())
 
     def field(self, name: str) -> Vec:
         """A profile's field for every server [n]."""
@@ -124,7 +134,7 @@ def build_servers(site: Site, add_pct: float) -> Servers:
         profiles=tuple(profiles),
         sku=np.repeat(np.array([variants[g.profile, g.other_w] for g in groups]), repeats).astype(np.int64),
         priority=np.repeat(np.array([PRIORITIES.index(g.priority) for g in groups]), repeats).astype(np.int64),
-        recorded=np.repeat(np.array([g.role == RECORDED for g in groups]), repeats),
+        role=tuple(g.role for g in groups for _ in range(g.count)),
         failsafe_w=failsafe_w,
         topology=topology,
         constraints=constraints,

@@ -1,5 +1,7 @@
 """A fleet of which some servers serve requests and others do recorded work, behind the surface of the plant."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from policies.arrays import Flags, Vec
@@ -12,11 +14,14 @@ from sim_backend.recorded_load import Demand, RecordedLoad
 from sim_backend.result import PRIORITIES
 from sim_backend.site import Site
 
+if TYPE_CHECKING:
+    from sim_backend.pools.pools import Pools
+
 
 class MixedPlant:
     """Serving engines and recorded work under the same caps; either kind may be missing."""
 
-    def __init__(self, serving: Plant | None, recorded: RecordedLoad, is_recorded: Flags) -> None:
+    def __init__(self, serving: "Plant | Pools | None", recorded: RecordedLoad, is_recorded: Flags) -> None:
         """Both at time 0.
 
         Args:
@@ -86,16 +91,40 @@ class MixedPlant:
         return whole
 
 
-def build_plant(servers: Servers, source: ArrivalSource, site: Site, demand: Demand | None) -> Plant | MixedPlant:
+def build_plant(
+    servers: Servers, source: ArrivalSource, site: Site, demand: Demand | None
+) -> "Plant | Pools | MixedPlant":
     """The plant that these servers are; `demand` is the work of those that do not serve."""
-    if demand is None:
-        return _serving(servers, source, site, np.ones(servers.count, dtype=np.bool_))
     serves = ~servers.recorded
+    if demand is None:
+        return _serving(servers, source, site, serves)
     recorded = RecordedLoad(servers.profiles, servers.sku[servers.recorded], demand)
     serving = _serving(servers, source, site, serves) if serves.any() else None
     return MixedPlant(serving, recorded, servers.recorded)
 
 
-def _serving(servers: Servers, source: ArrivalSource, site: Site, which: Flags) -> Plant:
-    sku, priority = servers.sku[which], servers.priority[which]
-    return Plant(servers.profiles, sku, priority, source, site.slo, pack_to=site.pack_to)
+def _serving(servers: Servers, source: ArrivalSource, site: Site, which: Flags) -> "Plant | Pools":
+    """The engines: the fast plant where it can, else the pools, which know chunks and phases apart."""
+    if not (site.pooled or site.serving.chunked):
+        sku, priority = servers.sku[which], servers.priority[which]
+        return Plant(servers.profiles, sku, priority, source, site.slo, pack_to=site.pack_to)
+    # Imported here: sites without pools need not wait for what only these compile.
+    from sim_backend.pools.kinds import kind_of_profile
+    from sim_backend.pools.pools import Pools
+    from sim_backend.pools.semantics import DEFAULT
+    from sim_backend.pools.setup import KvLink, Setup
+
+    link = None
+    if site.pooled:
+        serving = site.serving
+        assert serving.kv_bytes_per_token is not None, "the site file is refused without"
+        link = KvLink(serving.kv_bytes_per_token, serving.link_bytes_per_s, serving.link_latency_s)
+    setup = Setup(
+        kinds=[kind_of_profile(profile) for profile in servers.profiles],
+        kind=servers.sku[which].tolist(),
+        role=[role for role, serves in zip(servers.role, which, strict=True) if serves],
+        link=link,
+        rules=DEFAULT,
+        cached_share=site.serving.cached_share,
+    )
+    return Pools(setup, source, site.slo)

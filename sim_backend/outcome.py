@@ -2,17 +2,31 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from policies.arrays import Ints, Vec
 from sim_backend.histogram import Counts, curve, quantile
-from sim_backend.mixed_plant import MixedPlant
-from sim_backend.plant import Plant
+from sim_backend.plant import PlantStats
 from sim_backend.result import LATENCY_METRICS, PRIORITIES, QUANTILES, LatencyCurve
 
 CURVE_POINTS = 160
 """Enough for a smooth line over half a page."""
+
+
+class Observed(Protocol):
+    """What may be read off any plant: `Plant`, `Pools` and `MixedPlant`."""
+
+    @property
+    def now_s(self) -> float:
+        """Simulated time."""
+        ...
+
+    @property
+    def stats(self) -> PlantStats:
+        """Counters and histograms since the start."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +45,7 @@ class Outcome:
     duration_s: float
 
 
-def outcome_of(plant: Plant | MixedPlant, hours: list[Vec]) -> Outcome:
+def outcome_of(plant: Observed, hours: list[Vec]) -> Outcome:
     """Read a plant at the end of its run."""
     stats = plant.stats
     return Outcome(

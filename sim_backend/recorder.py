@@ -13,8 +13,7 @@ from policies.arrays import Flags, Vec
 from policies.models.protection import Edge, Heat
 from sim_backend.histogram import Counts, quantile
 from sim_backend.meter import largest_rise, window_means
-from sim_backend.mixed_plant import MixedPlant
-from sim_backend.plant import Plant
+from sim_backend.outcome import Observed
 from sim_backend.result import PowerSeries
 from sim_backend.seconds import AT_HAND, Seconds, power_of
 
@@ -100,7 +99,7 @@ class Recorder:
         braked: Flags = self._seconds.read(0, self.steps)["braked"]
         return braked
 
-    def hour(self, plant: Plant | MixedPlant) -> None:
+    def hour(self, plant: Observed) -> None:
         """Keep the quantiles of the hour that ends now."""
         counts = plant.stats.take_hour_e2e_s()
         self.hours.append(np.array([[_quantile(c, 0.5), _quantile(c, 0.99)] for c in counts]))

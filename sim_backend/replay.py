@@ -14,7 +14,7 @@ from sim_backend.pool import Pool, Progress, Tracker
 from sim_backend.recorded_power import RecordedPower
 from sim_backend.result import ReplayResult, RunResult
 from sim_backend.runs import LoopTask, Reference, ReferenceTask
-from sim_backend.site import Guarantee, Site
+from sim_backend.site import RECORDED, Guarantee, Site
 from sim_backend.six_weeks import SixWeeksParams
 from sim_backend.versions import versions
 from sim_backend.workload import SIX_WEEKS, Workload, measure_load_curve
@@ -94,13 +94,14 @@ def prepared(job: ReplayJob) -> tuple[Workload, Site]:
         compress_time=job.compress_time,
         low_share=site.low_share,
         overrides=dict(site.workload),
-        base_servers=sum(g.count for g in site.servers),
+        base_servers=sum(g.count for g in site.servers if g.role != RECORDED),
         power=job.power,
     )
     if job.requests == SIX_WEEKS:
         params = SixWeeksParams().with_overrides(dict(site.workload))
-        servers = build_servers(_any_budget(site, _studied(site)), 0.0)
-        workload = replace(workload, curve=measure_load_curve(site, servers, params, job.seed))
+        serving = replace(site, servers=tuple(g for g in site.servers if g.role != RECORDED))
+        servers = build_servers(_any_budget(serving, _studied(site)), 0.0)
+        workload = replace(workload, curve=measure_load_curve(serving, servers, params, job.seed))
     return workload, site
 
 

@@ -12,8 +12,7 @@ from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
 from sim_backend.meter import window_means
 from sim_backend.mixed_plant import MixedPlant, build_plant
-from sim_backend.outcome import Outcome, curves, outcome_of, user_figures
-from sim_backend.plant import Plant
+from sim_backend.outcome import Observed, Outcome, curves, outcome_of, user_figures
 from sim_backend.pool import silent
 from sim_backend.recorder import HOUR_S, Recorder
 from sim_backend.result import PRIORITIES, RunResult
@@ -70,7 +69,7 @@ class LoopTask:
 def run_reference(task: ReferenceTask, done: Done = silent) -> Reference:
     """Run uncapped, an hour at a time in compiled code."""
     servers = build_servers(task.site, task.add_pct)
-    source = task.workload.source(servers.count)
+    source = task.workload.source(servers.serving)
     plant = build_plant(servers, source, task.site, task.workload.demand(task.site))
     steps = int(source.duration_s)
     recorder = Recorder(steps, servers.priority)
@@ -91,7 +90,7 @@ def run_loop(task: LoopTask, done: Done = silent) -> RunResult:
     """Run the cores over the plant and put the figures together."""
     spec = RunSpec(task.site, task.policy, task.guarantee, task.add_pct, task.seed, task.check_every)
     servers = build_servers(task.site, task.add_pct)
-    source = task.workload.source(servers.count)
+    source = task.workload.source(servers.serving)
     about = {"run": msgspec.to_builtins(spec), "versions": versions()}
     journal = None if task.journal is None else JournalWriter(task.journal, about)
     try:
@@ -139,9 +138,9 @@ def _result(task: LoopTask, loop: ClosedLoop) -> RunResult:
     )
 
 
-def _recorded_work(plant: Plant | MixedPlant) -> dict[str, object]:
+def _recorded_work(plant: Observed) -> dict[str, object]:
     """What caps cost the servers that do not serve; nothing without such servers."""
-    if isinstance(plant, Plant):
+    if not isinstance(plant, MixedPlant):
         return {}
     shares = plant.work_shares()
     work = {"servers": shares.size, "done_share": float(shares.mean()), "least_done_share": float(shares.min())}

@@ -128,7 +128,28 @@ class ServerGroup:
     other_w: float | None = None
     """Overrides the profile's non-GPU watts."""
     role: str = "mixed"
-    """What they do: 'mixed' serves, prefill and decode in the same batches; `RECORDED` is recorded work."""
+    """What they do: 'mixed' serves, prefill and decode in the same batches; 'prompt' and 'token' serve one phase each;
+    `RECORDED` is recorded work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the engines batch, and how caches get from prompt servers to token servers."""
+
+    batching: str = "whole"
+    """'whole': a prompt is prefilled in one iteration; 'chunked': cut to the engine's budget of tokens."""
+    cached_share: float = 0.0
+    """Share of each prompt that a prefix cache holds already; only with chunks."""
+    kv_bytes_per_token: float | None = None
+    """Of the model's KV cache; needed with prompt and token servers."""
+    link_bytes_per_s: float = 50e9
+    """Out of one server, or into one: 400 Gb/s, one network card."""
+    link_latency_s: float = 0.0
+
+    @property
+    def chunked(self) -> bool:
+        """Whether prompts are cut."""
+        return self.batching == "chunked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +201,12 @@ class Site:
     workload: dict[str, float] = field(default_factory=dict)
     """Overrides of the parameters of the built-in workload."""
     recorded: RecordedWork = field(default_factory=RecordedWork)
+    serving: Serving = field(default_factory=Serving)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether some servers do one phase only."""
+        return any(group.role in ("prompt", "token") for group in self.servers)
 
     def domain(self, name: str) -> Domain:
         """The domain called `name`."""

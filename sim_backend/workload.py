@@ -9,7 +9,7 @@ import numpy as np
 from policies.arrays import Vec
 from sim_backend.arrivals import DAY_S, ArrivalSource, Load, Silence, TraceArrivals
 from sim_backend.fleet import Servers
-from sim_backend.plant import Plant
+from sim_backend.mixed_plant import build_plant
 from sim_backend.recorded_load import Demand
 from sim_backend.recorded_power import RecordedPower, demand_of
 from sim_backend.site import Site
@@ -124,6 +124,6 @@ def _mean_power_w(site: Site, servers: Servers, params: SixWeeksParams, rate_rps
         seed,
         Span(CURVE_S / DAY_S),
     )
-    plant = Plant(servers.profiles, servers.sku, servers.priority, source, site.slo, pack_to=site.pack_to)
+    plant = build_plant(servers, source, site, None)
     server_w = plant.run_schedule(np.ones((CURVE_S, servers.count)))
     return float(server_w[CURVE_S // 4 :].sum(axis=1).mean())

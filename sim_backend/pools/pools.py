@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from policies.errors import DataError, InvariantViolated
 from sim_backend.arrivals import Arrivals, ArrivalSource
 from sim_backend.histogram import BINS
+from sim_backend.plant import PlantStats
 from sim_backend.pools import layout as p
 from sim_backend.pools import pools_kernel, semantics
 from sim_backend.pools.kinds import packed
@@ -27,35 +27,14 @@ FIRST_ROOM = 1024
 """Requests in flight, events and list entries there is room for at the start; doubled whenever it runs out."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PoolStats:
-    """Counts so far; live views of the pools' own arrays, index 0 low priority, 1 high."""
+class PoolStats(PlantStats):
+    """As `PlantStats`, and prompt tokens that a prefix cache held; a transfer is part of the gap it falls into."""
 
-    counts: Ints
-    """Rows are priorities, columns `layout.COUNTERS`."""
-    bins: Ints
+    __slots__ = ()
 
     def count(self, name: str) -> Ints:
         """Counter `name` per priority [2]: one of `layout.COUNTERS`."""
         return self.counts[:, p.COUNTERS.index(name)]
-
-    @property
-    def ttft_s(self) -> Ints:
-        """Histograms of the time to first token [2, BINS]."""
-        return self.bins[p.H_TTFT : p.H_TTFT + 2]
-
-    @property
-    def tbt_s(self) -> Ints:
-        """Histograms of the gaps between consecutive tokens of a request [2, BINS].
-
-        Gaps between two decisions are counted at their mean; the first gap after a transfer holds the transfer.
-        """
-        return self.bins[p.H_TBT : p.H_TBT + 2]
-
-    @property
-    def e2e_s(self) -> Ints:
-        """Histograms of the time from arrival to last token [2, BINS]."""
-        return self.bins[p.H_E2E : p.H_E2E + 2]
 
 
 class Pools:

@@ -459,3 +459,28 @@ def test_a_hot_room_shows_in_the_derived_figures():
     text = "[domains.row.breaker]\nambient_c = 50.0\nreference_c = 40.0\nderating_per_k = 0.005\n[[servers]]"
     found = figures(HARD.replace("[[servers]]", text, 1))
     assert found["domains.row.breaker_derated_ratio"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("role", "serving", "said"),
+    [
+        ('role = "prompt"', "", "they need servers for the other phase"),
+        ('role = "token"', "", "kv_bytes_per_token: is missing"),
+        ("", "[serving]\ncached_share = 0.2\n", 'needs batching = "chunked"'),
+    ],
+)
+def test_phases_apart_need_each_other_and_what_moves_between_them(role: str, serving: str, said: str):
+    text = HARD.replace("[[servers]]", f"{serving}[[servers]]\n{role}", 1)
+    if role == 'role = "token"':
+        text = text.replace("[[servers]]", '[[servers]]\nrole = "prompt"').replace('role = "prompt"\nrole', "role", 1)
+    assert any(said in line for line in refused(text))
+
+
+def test_a_profile_may_be_put_together_from_cards():
+    text = HARD.replace("dgx-a100__bloom-176b", "dgx-a100__llama-3.1-70b__vllm-0.5").replace("2800.0", "3300.0")
+    assert parse_site(text, FILE).check(parse_site(text, FILE).site) == []
+
+
+def test_a_card_that_is_not_there_is_named():
+    text = HARD.replace("dgx-a100__bloom-176b", "dgx-a100__no-such-model__vllm-0.5")
+    assert any("no-such-model" in line for line in refused(text))
