@@ -64,7 +64,7 @@ def check_config(options: CheckConfigOptions) -> None:
 
 def _effective(site: Any) -> Iterator[tuple[str, object]]:
     """Keys as in the file, with defaults filled in, a policy's parameters included."""
-    from daemon.config import SiteTable, TimingTable
+    from daemon.site_tables import SiteTable, TimingTable
     from policies import POLICIES
 
     for name in SiteTable.model_fields:

@@ -14,6 +14,7 @@ from policies.modes import Mode
 from sim_backend.closed_loop import ClosedLoop, RunSpec
 from sim_backend.fleet import build_servers
 from sim_backend.meter import window_means
+from sim_backend.plant import Plant
 from sim_backend.site import IN_BAND, OUT_OF_BAND, Actuation, Domain, Guarantee, Site
 from tests.twin.plant_cases import ListSource, requests
 from tests.twin.small_site import FAILSAFE_W, WaveSource, hard_site, site_of
@@ -95,6 +96,7 @@ def test_invariants_hold_and_books_add_up(
     loop = ran(site_of(budget_w, actuation, guarantee), policy, WaveSource(WAVES, seed), seed)
     assert loop.recorder.steps == loop.steps == sum(length_s for length_s, _ in WAVES)
     assert loop.recorder.energy_j == pytest.approx(loop.recorder.power_w.sum(), rel=1e-12)
+    assert isinstance(loop.plant, Plant)
     stats = loop.plant.stats
     assert (stats.arrived == stats.completed + stats.rejected + loop.plant.in_flight).all()
     assert stats.arrived.sum() == sum(len(block) for block in WaveSource(WAVES, seed).blocks())

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import config
-from daemon.config import SiteDocument, parse_site
+from daemon import site_tables
+from daemon.config import SiteDocument, parse_site, read_site
 from daemon.config_derived import derived
 from daemon.config_docs import document
 from daemon.toml_lines import line_of, spelled
@@ -114,16 +114,16 @@ def test_a_profile_path_is_looked_for_beside_the_site_file():
 
 def test_defaults_that_the_documentation_shows_are_those_that_hold():
     site, _ = checked(HARD)
-    for table in (config.SiteTable, config.TimingTable):
+    for table in (site_tables.SiteTable, site_tables.TimingTable):
         for name, field in table.model_fields.items():
             if not field.is_required():
                 assert field.get_default() == getattr(site, name), name
-    breaker = config.BreakerTable().model_dump()
+    breaker = site_tables.BreakerTable().model_dump()
     assert Breaker(**{**breaker, "points": tuple(map(tuple, breaker["points"]))}) == Breaker()
 
 
 def test_every_field_of_a_site_can_be_set_in_the_file():
-    known = {name for table in config.TABLES.values() for name in table.model_fields}
+    known = {name for table in site_tables.TABLES.values() for name in table.model_fields}
     elsewhere = {"domains", "servers", "actuation", "slo", "policy", "workload"}
     assert {field.name for field in fields(Site)} - elsewhere <= known
     assert {field.name for field in fields(IN_BAND)} <= known
@@ -132,7 +132,7 @@ def test_every_field_of_a_site_can_be_set_in_the_file():
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_examples_are_accepted_without_a_warning(path: Path):
-    found = config.read_site(path)
+    found = read_site(path)
     assert found.check(found.site) == []
     assert found.site.name == path.stem
 
@@ -442,7 +442,7 @@ def test_a_variant_of_the_site_still_names_lines_of_the_file():
 
 
 def test_the_named_curves_of_the_file_are_those_that_exist():
-    assert set(get_args(config.Curve)) == {POINTS, *NAMED}
+    assert set(get_args(site_tables.Curve)) == {POINTS, *NAMED}
 
 
 def test_a_named_curve_and_points_of_ones_own_exclude_each_other():
