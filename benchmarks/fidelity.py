@@ -13,7 +13,7 @@ from pathlib import Path
 from sim_backend.fidelity import caps, operations, pools, prompt_power, sensor, servers, serving
 from sim_backend.fidelity.bands import bands_text
 from sim_backend.fidelity.check import Check
-from sim_backend.report.atomic import write_whole
+from telemetry.whole_file import write_whole
 
 AREAS = (serving, operations, caps, servers, prompt_power, sensor, pools)
 PAGE = Path("docs/fidelity.md")

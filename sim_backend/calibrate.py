@@ -28,8 +28,8 @@ from sim_backend.hardware import (
     Llm,
 )
 from sim_backend.profile_text import profile_text
-from sim_backend.report.atomic import write_whole
 from sim_backend.splitwise import Row, medians, read_rows
+from telemetry.whole_file import write_whole
 
 # An engine forms prefills of up to max_batch_tokens, or of one longer prompt alone; the longest measured had 8,192.
 PREFILL_TOKENS_MAX = 8192

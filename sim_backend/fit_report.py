@@ -9,7 +9,7 @@ from policies.errors import OverwattError
 from sim_backend.calibrate import Calibration, calibrate
 from sim_backend.hardware import HARDWARE, LLMS
 from sim_backend.profile import SECTIONS, SHIPPED
-from sim_backend.report.atomic import write_whole
+from telemetry.whole_file import write_whole
 
 REPORT = Path("docs/fit.md")
 

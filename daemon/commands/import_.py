@@ -210,7 +210,7 @@ def _show(options: ImportOptions, kind: str, summary: dict[str, Any]) -> None:
     import json
 
     if options.json_output is not None:
-        from sim_backend.report.atomic import write_whole
+        from telemetry.whole_file import write_whole
 
         content = json.dumps({"kind": kind, **summary}, indent=2, ensure_ascii=False, allow_nan=False)
         write_whole(options.json_output, content.encode() + b"\n")

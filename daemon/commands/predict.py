@@ -81,7 +81,7 @@ def predict(options: PredictOptions) -> None:
     steady = prediction.simulate(parts, options.rps, sizes, options.seed)
     found = figures(prediction.Question(_command(options), options.rps, sizes), parts, steady)
     if options.json is not None:
-        from sim_backend.report.atomic import write_whole
+        from telemetry.whole_file import write_whole
 
         write_whole(options.json, (json.dumps(found, indent=2, allow_nan=False) + "\n").encode())
     if str(options.json) != "-":

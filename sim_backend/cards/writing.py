@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from sim_backend.cards.reading import ABOUT, Sourced
-from sim_backend.report.atomic import write_whole
+from telemetry.whole_file import write_whole
 
 HEAD = "# Facts are changed here; fitted numbers come from `overwatt calibrate` and are changed by new recordings.\n"
 

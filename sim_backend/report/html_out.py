@@ -11,13 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from sim_backend.report import packed
-from sim_backend.report.atomic import write_whole
 from sim_backend.report.facts import facts, value_text
 from sim_backend.report.headline import all_carried, best, capital, finding, uncontrolled
 from sim_backend.report.json_out import plain
 from sim_backend.report.table import Row, added, columns, legend, row, section_title
 from sim_backend.report.verdict import T1_RATIO, T2_RATIO, Held, Outcome, figure, held, limits_of, sections
 from sim_backend.result import ReplayResult, RunResult
+from telemetry.whole_file import write_whole
 
 HERE = Path(__file__).parent
 STYLES = ("uPlot.min.css", "report.css")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sim_backend.report.atomic import write_whole
 from sim_backend.result import ReplayResult, RunResult
+from telemetry.whole_file import write_whole
 
 
 def write(result: ReplayResult, path: str | Path) -> None:

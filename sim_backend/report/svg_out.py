@@ -8,11 +8,11 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from policies.errors import DataError
-from sim_backend.report.atomic import write_whole
 from sim_backend.report.facts import S_PER_DAY
 from sim_backend.report.packed import merged
 from sim_backend.report.verdict import T1_RATIO, T2_RATIO, figure, held
 from sim_backend.result import PowerSeries, ReplayResult, RunResult, Vec
+from telemetry.whole_file import write_whole
 
 WIDTH, HEIGHT = 880, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 64, 84, 56

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import ConfigError
-from sim_backend.report.atomic import write_whole
+from telemetry.whole_file import write_whole
 
 
 def test_a_file_appears_with_its_whole_content_and_nothing_beside_it(tmp_path: Path) -> None:
