@@ -13,6 +13,9 @@ from sim_backend.versions import versions
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 Figure = dict[str, float]
 
+ASIDE = frozenset({"idle_w", "limiter_s", "overshoot_ratio", "min_limit_w", "max_mhz", "min_mhz"})
+"""Numbers of a GPU's card that decide no figure of a prediction without a limit."""
+
 
 def figures(question: Question, parts: Assembled, steady: Steady) -> dict[str, Any]:
     """All that is said, as it goes into the JSON (docs/predict.md)."""
@@ -106,13 +109,10 @@ def _notes(question: Question, parts: Assembled, steady: Steady, bands: Mapping[
             f"{', '.join(unmeasured)} of {parts.engine.name} on {parts.gpu.name}: never measured, so the band is "
             "wider, and chosen rather than measured (bands in --json say how)"
         )
-    provisional = sorted(
-        card.name
-        for card in (parts.gpu, parts.engine, parts.llm)
-        if any("provisional" in source for source in card.source.values())
-    )
-    if provisional:
-        notes.append(f"provisional numbers in the cards of {', '.join(provisional)}")
+    for card in (parts.gpu, parts.engine, parts.llm):
+        taken = [name for name, source in card.source.items() if "unverified" in source and name not in ASIDE]
+        if taken:
+            notes.append(f"numbers of {card.name} that nobody measured, taken over or assumed: {', '.join(taken)}")
     if parts.server is None:
         notes.append(f"no kind of server with {parts.gpu.name} is known: only the GPUs' own watts are given")
     elif parts.server.gpus > parts.profile.gpus:

@@ -29,7 +29,7 @@ def storm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def site(budget_w: float) -> Site:
     """Three servers of each priority under one budget."""
-    groups = tuple(ServerGroup("row", PROFILE, SERVERS // 2, priority, 4400.0) for priority in ("high", "low"))
+    groups = tuple(ServerGroup("row", PROFILE, SERVERS // 2, priority, 4500.0) for priority in ("high", "low"))
     row = Domain("row", "row", None, budget_w, None, Breaker())
     return Site("cards", Guarantee.HARD, (row,), groups, IN_BAND, {})
 

@@ -35,7 +35,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(serving: Serving, *roles: str, budget_w: float = 30_000.0) -> Site:
     """Six servers of the given roles, three of each, under one hard budget."""
     groups = tuple(
-        ServerGroup("row", PROFILE, 6 // len(roles), priority, 4400.0, role=role)
+        ServerGroup("row", PROFILE, 6 // len(roles), priority, 4500.0, role=role)
         for role, priority in zip(roles, ("high", "low"), strict=False)
     )
     row = Domain("row", "row", None, budget_w, None, Breaker())

@@ -107,7 +107,9 @@ def test_caps_cost_time_and_save_power():
         assert capped.gpus_w.mean() < free.gpus_w.mean()
         assert np.median(capped.ttft_s) > np.median(free.ttft_s)
         assert capped.largest_rps < free.largest_rps
-    assert np.quantile(tight.gpus_w, 0.99) <= 4 * 350.0 * 1.05
+    # The limiter holds the mean; a second in which load comes may exceed it by what the card says.
+    assert tight.gpus_w.mean() <= 4 * 350.0
+    assert np.quantile(tight.gpus_w, 0.99) <= 4 * 350.0 * p.assembled(PARTS).gpu.overshoot_ratio
 
 
 def _named() -> tuple[str, int, str, str]:
