@@ -79,9 +79,14 @@ fidelity: run-env ## compare the models with recordings again: docs/fidelity.md
 	@$(BIN)/python -m benchmarks.fidelity
 
 .PHONY: bench
-bench: run-env ## measure the plant, the cores and work W
+bench: run-env ## measure plant, cores, pools, screening tier, sweeps, start and work W (ten minutes)
 	@$(BIN)/python -m benchmarks.plant_bench
 	@$(BIN)/python -m benchmarks.core_bench
+	@$(BIN)/python -m benchmarks.pools_bench speed
+	@$(BIN)/python -m benchmarks.fluid_bench
+	@$(BIN)/python -m benchmarks.week_bench
+	@$(BIN)/python -m benchmarks.sweep_bench
+	@$(BIN)/python -m benchmarks.start_bench
 	@$(BIN)/python -m benchmarks.work_w
 
 .PHONY: bench-w
