@@ -79,6 +79,8 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
         results: list[RunResult] = pool.map(runs.run_loop, loop_tasks, tracker, 1.0, "closed loop")
     header = _header(job, site, study, references, base)
     header |= {"workload": workload.name, "budget_derivation": derivation}
+    if recorded := sum(group.count for group in site.servers if group.role == RECORDED):
+        header["recorded_servers"] = recorded
     return ReplayResult(header, tuple(results))
 
 

@@ -143,5 +143,6 @@ def _recorded_work(plant: Observed) -> dict[str, object]:
     if not isinstance(plant, MixedPlant):
         return {}
     shares = plant.work_shares()
-    work = {"servers": shares.size, "done_share": float(shares.mean()), "least_done_share": float(shares.min())}
+    lost_pct = 100.0 * (1.0 - shares)
+    work = {"servers": shares.size, "lost_pct": float(lost_pct.mean()), "most_lost_pct": float(lost_pct.max())}
     return {"recorded_work": work}

@@ -61,7 +61,7 @@ COLUMNS = (
     Column(("LP thr.", "%"), ("throughput_change_pct", "low"), _change_pct),
     Column(("HP cap", "h"), ("capped_s", "high"), _hours),
     Column(("LP cap", "h"), ("capped_s", "low"), _hours),
-    Column(("work", "done %"), ("recorded_work", "done_share"), _share_pct, rare=True),
+    Column(("work", "lost %"), ("recorded_work", "lost_pct"), _limited_pct, "work lost", rare=True),
 )
 
 
@@ -109,7 +109,7 @@ def legend(limits: Sequence[Limit]) -> str:
     return (
         f"Limits: {', '.join(limit.words for limit in limits)}. P50 and P99: change of end-to-end time against the "
         "same fleet uncapped; HP, LP: high, low priority; thr.: change of generated tokens per second; cap h: mean "
-        "hours a server spent under a cap; work done: by servers that do recorded work, of what they do uncapped."
+        "hours a server spent under a cap; work lost: by servers that do recorded work, of what they do uncapped."
     )
 
 

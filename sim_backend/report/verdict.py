@@ -40,7 +40,10 @@ DEFAULT_LIMITS = {
     "high_p99": Limit("HP P99", ("latency_change_pct", "high", "p99"), 5.0, _PERCENT),
     "low_p50": Limit("LP P50", ("latency_change_pct", "low", "p50"), 5.0, _PERCENT),
     "low_p99": Limit("LP P99", ("latency_change_pct", "low", "p99"), 50.0, _PERCENT),
+    "work_lost": Limit("work lost", ("recorded_work", "lost_pct"), 5.0, _PERCENT),
 }
+WORK_LOST = "work_lost"
+"""Applies only where servers do recorded work. The 5 % is a choice, as for low-priority requests."""
 
 
 class Outcome(StrEnum):
@@ -89,11 +92,11 @@ class Held:
 def limits_of(header: Mapping[str, object]) -> tuple[Limit, ...]:
     """The limits of this replay: the defaults, or what `limits` in the header puts in their place."""
     own = header.get("limits")
-    if not isinstance(own, Mapping):
-        return tuple(DEFAULT_LIMITS.values())
+    given: Mapping[str, float] = own if isinstance(own, Mapping) else {}
     return tuple(
-        Limit(limit.name, limit.path, float(own[key]), limit.unit) if key in own else limit
+        Limit(limit.name, limit.path, float(given[key]), limit.unit) if key in given else limit
         for key, limit in DEFAULT_LIMITS.items()
+        if key != WORK_LOST or header.get("recorded_servers")
     )
 
 

@@ -65,9 +65,9 @@ def test_uncapped_the_row_draws_what_was_recorded(tmp_path: Path, recording: Pat
     (run,) = found["runs"]
     assert run["recorded_work"]["servers"] == 3
     # Caps begin at failsafe and are raised a few per cent of the budget a second: the first seconds are lost.
-    assert 0.97 < run["recorded_work"]["done_share"] < 1.0
+    assert 0.0 < run["recorded_work"]["lost_pct"] < 3.0
     assert run["requests"]["arrived"] == {"high": 0, "low": 0}
-    assert "done %" in done.stdout
+    assert "lost %" in done.stdout
 
 
 def test_a_tight_budget_holds_and_is_paid_in_work(tmp_path: Path, recording: Path) -> None:
@@ -76,7 +76,8 @@ def test_a_tight_budget_holds_and_is_paid_in_work(tmp_path: Path, recording: Pat
     (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
     assert run["peak_1s_over_budget"] <= 1.0
     assert run["brakes"] == 0
-    assert 0.5 < run["recorded_work"]["least_done_share"] < 0.97
+    assert 3.0 < run["recorded_work"]["most_lost_pct"] < 50.0
+    assert "no: work lost" in done.stdout
 
 
 @pytest.mark.parametrize(
