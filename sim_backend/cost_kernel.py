@@ -41,6 +41,20 @@ def limited(params: p.Params, server: p.Server, full_w: float, static_share: flo
 
 
 @inlined
+def clock_wanting(params: p.Params, gpu_w: float) -> float:
+    """The highest clock at which the most demanding work of an iteration model wants no more than `gpu_w`."""
+    if not params.has_model:
+        return 1.0
+    dynamic = (gpu_w - params.idle_w - params.memory_w) / (params.active_w + params.compute_w)
+    if dynamic >= 1.0:
+        return 1.0
+    clock_ratio = max(dynamic, 0.0) ** (1.0 / params.exponent)
+    if clock_ratio < params.voltage_floor:
+        clock_ratio = dynamic / params.voltage_floor ** (params.exponent - 1.0)
+    return float(max(clock_ratio, params.min_clock_ratio))
+
+
+@inlined
 def watch(w: World, s: int, t: float, limit_w: float) -> None:
     """Tell the limiter of server `s` what to hold from `t` on: never above TDP, never below the lowest it accepts."""
     server, limiter = w.servers[s], w.limiters[s]
@@ -49,8 +63,11 @@ def watch(w: World, s: int, t: float, limit_w: float) -> None:
     limit_w = max(limit_w, params.min_limit_w)
     if limit_w >= params.peak_w:
         limit_w = np.inf
+    if limit_w < np.inf:
+        limiter.highest = clock_wanting(params, p.BURST * limit_w)
+        limiter.highest_idle = clock_wanting(params, p.BURST_IDLE * limit_w)
+        limiter.clock_ratio = min(limiter.clock_ratio, limiter.highest)
     if limit_w < np.inf and limiter.limit_w == np.inf:
-        limiter.clock_ratio = 1.0
         limiter.since_s = t
         limiter.mark_j = server.energy_j + server.drawn_w * (t - server.booked_s)
         if w.control[p.C_LIMITED] == 0:

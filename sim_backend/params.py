@@ -176,6 +176,10 @@ class Limiter:
     """What the server had booked then."""
     limit_w: Real
     """Per GPU, as the firmware understands it; inf: nothing to watch."""
+    highest: Real
+    """Clock that it allows at most: of a GPU that works."""
+    highest_idle: Real
+    """The same of one that does not: the next load starts there."""
 
 
 class Request:
@@ -235,8 +239,12 @@ LONGEST_RUN = 256
 """Iterations of a run under an iteration model: what is drawn is the run's mean, so a run must not last too long."""
 HIGHEST_GAIN = 1.0 / 3.0
 """Of a limiter: where power goes with the clock cubed, one step then takes the whole excess away; more would swing."""
-TICK_S = 0.1
-"""Between two steps of a limiter. A tenth of its time constant: finer would cost time and show nothing."""
+TICK_S = 0.05
+"""Between two steps of a limiter: a load that starts draws at will for one of them."""
+BURST, BURST_IDLE = 2.5, 1.75
+"""What a GPU may want under a limit, over the limit: at work, and when the next load comes. The clock stays below what
+the most demanding work would want so much at, or a limit far below TDP would let a second's mean through that no
+operator expects. Nothing is lost: where this binds, decoding wants more than the limit too. Chosen, not measured."""
 
 
 def param_rows(profiles: Sequence[Profile]) -> tuple[Rows, NDArray[np.float64]]:

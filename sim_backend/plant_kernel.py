@@ -136,7 +136,8 @@ def regulate(w: World, t: float) -> None:
         drawn_j, elapsed_s = booked_j - limiter.mark_j, t - limiter.since_s
         limiter.mark_j = booked_j
         limiter.since_s = t
-        if limiter.clock_ratio == 1.0 and drawn_j <= (params.other_w + params.gpus * limiter.limit_w) * elapsed_s:
+        highest = limiter.highest_idle if server.mode == p.IDLE else limiter.highest
+        if limiter.clock_ratio == highest and drawn_j <= (params.other_w + params.gpus * limiter.limit_w) * elapsed_s:
             # By far the most frequent case, without a division.
             continue
         gpu_w = (drawn_j / elapsed_s - params.other_w) / params.gpus
@@ -146,7 +147,7 @@ def regulate(w: World, t: float) -> None:
             # Above a clock cap there is nothing to take away.
             clock_ratio = min(clock_ratio, server.clock_ratio)
         clock_ratio *= max(1.0 - params.limiter_gain * excess, LARGEST_FALL)
-        clock_ratio = max(min(clock_ratio, 1.0), params.min_clock_ratio)
+        clock_ratio = max(min(clock_ratio, highest), params.min_clock_ratio)
         if clock_ratio != limiter.clock_ratio:
             limiter.clock_ratio = clock_ratio
             recap(w, s, t, server.given_clock_ratio, server.given_limit_w)

@@ -29,13 +29,13 @@ def storm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def site(budget_w: float) -> Site:
     """Three servers of each priority under one budget."""
-    groups = tuple(ServerGroup("row", PROFILE, SERVERS // 2, priority, 4500.0) for priority in ("high", "low"))
+    groups = tuple(ServerGroup("row", PROFILE, SERVERS // 2, priority, 4650.0) for priority in ("high", "low"))
     row = Domain("row", "row", None, budget_w, None, Breaker())
     return Site("cards", Guarantee.HARD, (row,), groups, IN_BAND, {})
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("budget_w", [SERVERS * 4_500.0, SERVERS * 5_500.0, SERVERS * 7_000.0])
+@pytest.mark.parametrize("budget_w", [SERVERS * 4_700.0, SERVERS * 5_500.0, SERVERS * 7_000.0])
 def test_the_one_second_mean_stays_inside_a_hard_budget(policy: str, budget_w: float, storm: Path) -> None:
     job = ReplayJob(site(budget_w), str(storm), (policy,), ("hard",), (0.0,), seed=3, check_every=1)
     result = run_replay(job, lambda share, what: None)

@@ -35,7 +35,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(serving: Serving, *roles: str, budget_w: float = 30_000.0) -> Site:
     """Six servers of the given roles, three of each, under one hard budget."""
     groups = tuple(
-        ServerGroup("row", PROFILE, 6 // len(roles), priority, 4500.0, role=role)
+        ServerGroup("row", PROFILE, 6 // len(roles), priority, 4650.0, role=role)
         for role, priority in zip(roles, ("high", "low"), strict=False)
     )
     row = Domain("row", "row", None, budget_w, None, Breaker())
@@ -43,7 +43,7 @@ def site(serving: Serving, *roles: str, budget_w: float = 30_000.0) -> Site:
 
 
 @pytest.mark.parametrize(("serving", "roles"), [(CHUNKED, ("mixed", "mixed")), (APART, ("prompt", "token"))])
-@pytest.mark.parametrize("budget_w", [27_000.0, 36_000.0])
+@pytest.mark.parametrize("budget_w", [28_500.0, 36_000.0])
 def test_pools_stay_inside_a_hard_budget_and_lose_no_request(
     serving: Serving, roles: tuple[str, ...], budget_w: float, trace: Path
 ) -> None:

@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass, field
 
 from policies.models import gpu_power, latency
+from policies.models.clocks import dynamic_ratio
 from policies.models.iteration import Iteration, iteration
-from sim_backend.params import TICK_S
+from sim_backend.params import BURST, BURST_IDLE, TICK_S
 from sim_backend.profile import Profile
 
 
@@ -189,6 +190,18 @@ class Server:
         if self.working:
             self.lasts_s = self.iteration_s()
 
+    def highest(self, burst: float) -> float:
+        model = self.profile.iteration
+        if model is None:
+            return 1.0
+        wanted = (burst * self.watched_w - model.idle_w - model.memory_w) / (model.active_w + model.compute_w)
+        low, high = 0.0, 1.0
+        for _ in range(60 if wanted < 1.0 else 0):
+            middle = (low + high) / 2
+            below = float(dynamic_ratio(middle, model.exponent, model.voltage_floor)) < wanted
+            low, high = (middle, high) if below else (low, middle)
+        return max(high, self.profile.min_mhz / self.profile.max_mhz)
+
     def watch(self, now_s: float, limit_w: float) -> None:
         x = self.profile
         if not x.limiter_s:
@@ -201,6 +214,8 @@ class Server:
         if watched_w == math.inf or self.watched_w == math.inf:
             self.allowed, self.stepped_s, self.watched_j = 1.0, now_s, 0.0
         self.watched_w = watched_w
+        if watched_w < math.inf:
+            self.allowed = min(self.allowed, self.highest(BURST))
 
     def step_limiter(self, now_s: float) -> None:
         x = self.profile
@@ -212,7 +227,8 @@ class Server:
         over = gpu_w / self.watched_w - 1.0
         start = min(self.allowed, self.decode_clock()) if over > 0.0 else self.allowed
         allowed = start * max(1.0 - over * min(1.0 - math.exp(-TICK_S / x.limiter_s), 1 / 3), 0.75)
-        allowed = max(min(allowed, 1.0), x.min_mhz / x.max_mhz)
+        highest = self.highest(BURST if self.working else BURST_IDLE)
+        allowed = max(min(allowed, highest), x.min_mhz / x.max_mhz)
         if allowed != self.allowed:
             self.remaining -= (now_s - self.begun_s) / self.lasts_s if self.working else 0.0
             self.begun_s = now_s

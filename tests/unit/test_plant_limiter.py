@@ -38,7 +38,7 @@ def decoding(limit_w: float, seconds: float, step_s: float = 0.1, profile: Profi
 def test_a_limit_under_load_is_met_within_a_few_time_constants_and_exactly_then() -> None:
     drawn_w = decoding(300.0, 20.0)
     over_w = drawn_w - 300.0
-    assert over_w[0] == pytest.approx(FULL_W - 300.0, rel=0.02)
+    assert over_w[0] == pytest.approx(FULL_W - 300.0, rel=0.04)
     # Most of the excess has gone after one time constant, all but a watt after five.
     assert 0.2 < over_w[round(LIMITER_S / 0.1)] / over_w[0] < 0.6
     assert np.abs(over_w[round(5 * LIMITER_S / 0.1) :]).max() < 1.0
