@@ -46,7 +46,8 @@ def overwatt(
 ) -> None:
     """Run more GPU servers on a power feed than it was provisioned for, and see what that costs the users.
 
-    Exit status: 0 done, 64 called wrongly, 65 a trace or journal is wrong, 78 a site file is wrong, 130 interrupted.
+    Exit status: 0 done, 64 called wrongly, 65 a recording or journal is wrong, 78 a site file, card or name
+    of one is wrong, 130 interrupted.
     """
 
 

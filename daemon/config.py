@@ -188,4 +188,6 @@ def _breaker(table: BreakerTable) -> Breaker:
 
 
 def _profile(name: str, folder: FilePath) -> str:
-    return str(folder / name) if name.endswith(".toml") else name
+    """A profile's name, with paths relative to the site file: of the profile, or of a card in a composed name."""
+    parts = name.split("__")
+    return "__".join(str(folder / part) if part.endswith(".toml") else part for part in parts)

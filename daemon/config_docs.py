@@ -126,7 +126,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
     if annotation in (int, float):
         bounds = [text for constraint in metadata for text in _bounds(constraint)]
         return " ".join(["whole number" if annotation is int else "number", ", ".join(bounds)]).strip()
-    return {str: "text"}.get(annotation, "list of `[load, seconds]`")
+    return {str: "text", bool: "`true` or `false`"}.get(annotation, "list of `[load, seconds]`")
 
 
 def _kind_of_optional(inner: Any, metadata: list[Any]) -> str:

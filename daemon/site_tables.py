@@ -99,7 +99,9 @@ class ServersTable(Table):
     domain: str
     """The domain that feeds them."""
     profile: str
-    """A shipped profile (`server__model`), or a path ending in `.toml`, relative to this file."""
+    """A shipped profile (`server__model`); or cards put together, `server__model__engine`, tensor parallel over all
+    GPUs, or `server__model__engine__tp4dp2` for two copies on four each; or a path ending in `.toml`, relative to this
+    file, to a profile, or in a composed name to a card (`my-server.toml__llama-3.1-70b__vllm-0.10`)."""
     count: Annotated[int, Field(ge=1, le=1_000_000)]
     """Servers before any are added."""
     priority: Literal["high", "low"]

@@ -48,6 +48,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "overwatt" / "numba" / source_digest()
 
 
+def not_compiled() -> bool:
+    """Whether the first call will have to compile, which takes a while."""
+    return not any(cache_folder().rglob("*.nbi"))
+
+
 def _use_cache() -> bool:
     try:
         folder = cache_folder()

@@ -122,12 +122,14 @@ def closest(kind: str, asked: str, known: dict[str, str]) -> str:
 
     Args:
         kind: what is looked for, for the refusal.
-        asked: as written by the user.
+        asked: as written by the user; a path ending in `.toml` stands for itself.
         known: names that it may go by -> card.
 
     Raises:
         ConfigError: nothing fits, or several do; the text lists the cards.
     """
+    if asked.endswith(".toml"):
+        return asked
     short = asked.rsplit("/", 1)[-1].lower()
     wanted = plain(short)
     cards = ", ".join(sorted(set(known.values())))

@@ -109,6 +109,11 @@ def _notes(question: Question, parts: Assembled, steady: Steady, bands: Mapping[
             f"{', '.join(unmeasured)} of {parts.engine.name} on {parts.gpu.name}: never measured, so the band is "
             "wider, and chosen rather than measured (bands in --json say how)"
         )
+    if parts.llm.experts:
+        notes.append(
+            "a mixture of experts: measured ones were up to 35 % off in time and 57 % in power at small batches "
+            "(docs/models.md), more than the bands say"
+        )
     for card in (parts.gpu, parts.engine, parts.llm):
         taken = [name for name, source in card.source.items() if "unverified" in source and name not in ASIDE]
         if taken:

@@ -77,6 +77,12 @@ def _server_w(recorded: RecordedPower) -> Floats32:
         if not names:
             known = ", ".join(trace.sources[:8]) or "none with watts"
             raise DataError(f"{', '.join(recorded.paths)}: no source called '{recorded.sources}'; there are {known}")
+        sensors = {name.partition("/")[0] for name in names if "/" in name}
+        if {"ac", "dc"} <= sensors:
+            raise DataError(
+                f"{', '.join(recorded.paths)}: input and output sensors of the same servers; choose with "
+                "--power-source 'ac/*' or 'dc/*'"
+            )
         series = [(time_s[known], power_w[known]) for time_s, power_w, known in map(_known, map(trace.series, names))]
     start_s = min(float(time_s[0]) for time_s, _ in series)
     end_s = max(float(time_s[-1]) for time_s, _ in series)

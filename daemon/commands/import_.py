@@ -71,6 +71,8 @@ def import_(options: ImportOptions) -> None:
 def _check(options: ImportOptions) -> None:
     outputs = {"--output": options.output, "--json": options.json_output}
     check_writable(outputs, {f"FILE {number}": path for number, path in enumerate(options.files, 1)})
+    if options.output is not None and options.output.suffix.lower() in (".csv", ".json", ".txt", ".gz"):
+        raise UsageError(f"--output {options.output}: what is written is Parquet; name it .parquet")
     if options.output == STDOUT:
         raise UsageError("--output -: Parquet needs a file; name one")
     if options.period_s is not None and not 1e-6 <= options.period_s <= 1e6:

@@ -63,6 +63,7 @@ def predict(options: PredictOptions) -> None:
     """
     _check(options)
     from sim_backend import predict as prediction
+    from sim_backend.compiled import not_compiled
     from sim_backend.predict_figures import figures
 
     parts = prediction.assembled(
@@ -78,6 +79,8 @@ def predict(options: PredictOptions) -> None:
         )
     )
     sizes = _sizes(options)
+    if not_compiled():
+        print("overwatt: compiling, once for this version of the simulator (about 20 s)", file=sys.stderr)
     steady = prediction.simulate(parts, options.rps, sizes, options.seed)
     found = figures(prediction.Question(_command(options), options.rps, sizes), parts, steady)
     if options.json is not None:

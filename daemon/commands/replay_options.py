@@ -15,8 +15,8 @@ class ReplayOptions:
         str | None,
         Option(
             metavar="FILE|six-weeks",
-            help="Request trace (CSV, plain or .gz, in the Azure schema or with arrival_timestamp, prompt_size, "
-            "token_size), or the built-in workload. A file of that name: ./six-weeks.",
+            help="Request trace (Azure CSV, Mooncake, ServeGen, Parquet; docs/requests.md), or the built-in workload. "
+            "A file of that name: ./six-weeks.",
         ),
     ] = None
     power: Annotated[

@@ -26,6 +26,8 @@ LEVELS = 12
 """Steady levels of GPU power that the samples are gathered to; half of them are fitted, the others checked."""
 SPREAD_LEAST = 0.1
 """Of the GPUs' TDP, between the lowest and the highest level: with less, nothing is known of the fans."""
+WORST_FIT = 0.1
+"""Median error of a server's card beyond which the recordings do not belong together: shipped ones are within 3 %."""
 IDLE_PCT = 1.0
 """Percentile of a GPU's readings that counts as a loaded model with nothing to do; below are drop-outs."""
 
@@ -51,15 +53,19 @@ def refitted_gpu(card: GpuCard, own: Own) -> GpuCard:
     with read_power(own.gpus) as trace:
         lows = np.array([np.nanpercentile(trace.series(name)[1], IDLE_PCT) for name in _named(trace, own.gpus)])
     loaded_w = round(float(np.median(lows)), 1)
-    if not 0.0 < loaded_w < card.tdp_w:
+    if not card.idle_w <= loaded_w < card.tdp_w:
         raise DataError(
-            f"{', '.join(own.gpus)}: the lowest readings are {loaded_w:g} W, but a {card.name} draws more than 0 and "
-            f"less than {card.tdp_w:g} W: give recordings of single GPUs"
+            f"{_files(own.gpus)}: the lowest readings are {loaded_w:g} W, but a {card.name} with a model in memory "
+            f"draws at least the {card.idle_w:g} W of an empty one and less than {card.tdp_w:g} W: give recordings of "
+            "single GPUs that hold a model"
         )
     error = float(np.median(np.abs(lows / loaded_w - 1.0)))
     source = {**card.source, "loaded_w": f"lowest percent of the readings of {lows.size} GPUs ({_files(own.gpus)})"}
     note = FitNote(
-        recordings=list(own.gpus), recorded=own.recorded, checked_points=lows.size, median_error=round(error, 3)
+        recordings=[Path(name).name for name in own.gpus],
+        recorded=own.recorded,
+        checked_points=lows.size,
+        median_error=round(error, 3),
     )
     return msgspec.structs.replace(card, loaded_w=loaded_w, source=source, fit=note)
 
@@ -71,13 +77,23 @@ def refitted_server(card: ServerCard, own: Own) -> ServerCard:
         DataError: the recordings cannot be read or do not overlap, or the GPUs' power hardly changes in them.
     """
     gpus_w, wall_w = _levels(card, own)
+    if np.any(wall_w <= gpus_w):
+        raise DataError(
+            f"{_files(own.gpus)}: the GPUs draw more than the wall gives ({gpus_w[-1]:.0f} of {wall_w[-1]:.0f} W); "
+            "are --wall and --gpus swapped, or of different servers?"
+        )
     fitted = np.arange(gpus_w.size) % 2 == 0
     base_w, fans_full_w = fit_base_and_fans(card, gpus_w[fitted], wall_w[fitted])
     changed = msgspec.structs.replace(card, base_w=base_w, fans_full_w=fans_full_w)
     errors = np.abs(node_w(changed, gpus_w[~fitted]) / wall_w[~fitted] - 1.0)
+    if float(np.median(errors)) > WORST_FIT:
+        raise DataError(
+            f"{_files(own.wall)}: base and fans explain the wall to {np.median(errors):.0%} only; check that both "
+            "recordings are of the same server and that their clocks agree"
+        )
     said = f"wall against GPUs, {gpus_w.size} levels from {gpus_w[0]:.0f} to {gpus_w[-1]:.0f} W ({_files(own.wall)})"
     note = FitNote(
-        recordings=[*own.wall, *own.gpus],
+        recordings=[Path(name).name for name in (*own.wall, *own.gpus)],
         recorded=own.recorded,
         checked_points=int((~fitted).sum()),
         median_error=round(float(np.median(errors)), 3),

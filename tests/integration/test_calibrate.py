@@ -87,6 +87,7 @@ def test_a_gpu_s_idle_watts_are_taken_from_its_own_recording(own: tuple[Path, Pa
         (("--card", "h100-sxm", "--gpus", "GPUS", "--wall", "WALL"), "a GPU takes --gpus alone"),
         (("--card", "no-such", "--gpus", "GPUS"), "no card 'no-such'"),
         (("--card", "h100-sxm", "--gpus", "WALL"), "give recordings of single GPUs"),
+        (("--card", "dgx-h100", "--gpus", "WALL", "--wall", "GPUS", "--utc-offset-h", "2"), "swapped"),
         (("--card", "b200", "--data", "."), "no numbers of its own"),
         (("--card", "h100-sxm", "--data", "."), "overwatt: "),
     ],

@@ -112,6 +112,16 @@ def test_a_row_s_power_is_shared_out_or_refused(tmp_path: Path) -> None:
     assert found["header"]["budget_derivation"]["uncapped_peak_w"] == pytest.approx(18_006.0, rel=1e-3)
 
 
+def test_two_sensors_of_the_same_servers_are_not_added_up(tmp_path: Path) -> None:
+    recording = tmp_path / "row.csv"
+    rows = [f"{sensor},1,{2000 * k},3000" for k in range(20) for sensor in ("ac", "dc")]
+    recording.write_text("sensor,node,time_ms,power_w\n" + "\n".join(rows) + "\n")
+    done = replay(tmp_path, recording)
+    assert done.returncode == 65
+    assert "--power-source" in done.stderr
+    assert replay(tmp_path, recording, "--power-source", "dc/*").returncode == 0
+
+
 def test_more_sources_than_servers_are_refused(tmp_path: Path) -> None:
     recording = tmp_path / "row.csv"
     rows = [f"dc,{node},{2000 * k},3000" for k in range(20) for node in range(4)]
