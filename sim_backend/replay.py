@@ -62,9 +62,11 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
     loops = len(job.policies) * len(job.guarantees) * len(job.add_servers_pct)
     tracker = Tracker(progress, len(pcts) * REFERENCE_COST + loops)
     with Pool(job.processes if loops > 1 else 1) as pool:
-        tasks = [ReferenceTask(_any_budget(site, study), workload, pct) for pct in pcts]
+        # The largest fleets first: what is done last decides how long one process waits for another.
+        ordered = sorted(pcts, reverse=True)
+        tasks = [ReferenceTask(_any_budget(site, study), workload, pct) for pct in ordered]
         found = pool.map(runs.run_reference, tasks, tracker, REFERENCE_COST, "uncapped")
-        references = dict(zip(pcts, found, strict=True))
+        references = dict(zip(ordered, found, strict=True))
         site, derivation = _settled(site, study, references[0.0])
         _check_failsafe(job, site)
         # Only what users got is compared: the power series of six weeks need not travel to every process.
@@ -76,7 +78,9 @@ def run_replay(job: ReplayJob, progress: Progress) -> ReplayResult:
             for policy in job.policies
             for pct in job.add_servers_pct
         ]  # fmt: skip
-        results: list[RunResult] = pool.map(runs.run_loop, loop_tasks, tracker, 1.0, "closed loop")
+        largest_first = sorted(range(loops), key=lambda index: -loop_tasks[index].add_pct)
+        done = pool.map(runs.run_loop, [loop_tasks[index] for index in largest_first], tracker, 1.0, "closed loop")
+    results: list[RunResult] = [done[largest_first.index(index)] for index in range(loops)]
     header = _header(job, site, study, references, base)
     header |= {"workload": workload.name, "budget_derivation": derivation}
     if recorded := sum(group.count for group in site.servers if group.role == RECORDED):
