@@ -55,8 +55,13 @@ def document(checks: list[Check]) -> str:
         noted = list(members)
         parts += [line(check) for check in noted]
         parts.append("")
-        notes = dict.fromkeys(f"{check.quantity}: {check.note}" for check in noted if check.note)
-        parts += [f"- {note}" for note in notes]
+        notes: dict[str, list[str]] = {}
+        for check in noted:
+            if check.note:
+                notes.setdefault(check.note, []).append(check.quantity)
+        for note, quantities in notes.items():
+            whose = "" if len(quantities) == len(noted) else f"{'; '.join(quantities)}: "
+            parts.append(f"- {whose}{note}")
         parts += [""] if notes else []
     return "\n".join(parts).rstrip() + "\n"
 
