@@ -124,10 +124,10 @@ def _own(options: CalibrateOptions, name: str) -> None:
 
 def _profile(data: Path, name: str, out: Path) -> None:
     """One of the affine profiles fitted to Splitwise's measurements."""
-    from sim_backend import calibrate as calibration
+    from sim_backend.calibration import affine
 
     hardware, model = name.split("__", 1)
-    found = calibration.calibrate(data / "splitwise-perf-model", model, hardware, out)
+    found = affine.calibrate(data / "splitwise-perf-model", model, hardware, out)
     print(f"wrote {out}: {found.name}")
     for section, fit in sorted(found.fits.items()):
         print(

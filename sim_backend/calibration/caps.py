@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.models.clocks import PowerLaw, Work, clock_under, slowdown
+from sim_backend.calibration.fits import rounded
 from sim_backend.calibration.least_squares import least_squares
-from sim_backend.fits import rounded
 
 Floats = NDArray[np.float64]
 

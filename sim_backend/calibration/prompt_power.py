@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from policies.models.gpu_power import prefill_ratio
 from policies.models.roofline import busy_w, overlapped_s
+from sim_backend.calibration.fits import ramp_fit, rounded
 from sim_backend.calibration.least_squares import least_squares
 from sim_backend.fidelity.check import halves
-from sim_backend.fits import ramp_fit, rounded
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_backend.fits import rounded
+from sim_backend.calibration.fits import rounded
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.errors import DataError
+from sim_backend.calibration.fits import nonnegative_fit, rounded
 from sim_backend.cards.server_card import ServerCard, dc_w, load_server
-from sim_backend.fits import nonnegative_fit, rounded
 
 Floats = NDArray[np.float64]
 

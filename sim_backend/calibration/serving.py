@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_backend.calibration.fits import rounded
 from sim_backend.calibration.least_squares import least_squares
 from sim_backend.calibration.mlenergy import V2, V3, Run, read_runs
 from sim_backend.cards.engine_card import EngineCard, load_engine
@@ -20,7 +21,6 @@ from sim_backend.cards.gpu_card import GpuCard, load_gpu
 from sim_backend.cards.instance import instance
 from sim_backend.cards.saturated import Saturated, saturated
 from sim_backend.fidelity.check import halves
-from sim_backend.fits import rounded
 
 Floats = NDArray[np.float64]
 

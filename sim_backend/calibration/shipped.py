@@ -9,6 +9,7 @@ import msgspec
 
 from policies.errors import ConfigError
 from sim_backend.calibration import caps, h200, operations, servers, serving, two_limits
+from sim_backend.calibration.fits import rounded
 from sim_backend.cards import engine_card, gpu_card, server_card
 from sim_backend.cards.reading import FitNote, Sourced, card_names
 from sim_backend.fidelity import caps as caps_fidelity
@@ -16,7 +17,6 @@ from sim_backend.fidelity import operations as operations_fidelity
 from sim_backend.fidelity import servers as servers_fidelity
 from sim_backend.fidelity import serving as serving_fidelity
 from sim_backend.fidelity.check import Check
-from sim_backend.fits import rounded
 
 Fields = dict[str, float]
 FOLDERS = (gpu_card.FOLDER, engine_card.FOLDER, server_card.FOLDER)

@@ -7,11 +7,11 @@ from statistics import median
 import numpy as np
 
 from policies.errors import DataError
+from sim_backend.calibration.splitwise import SYNTHETIC, Row, read_rows
 from sim_backend.pools.kinds import Kind, SpeedTable
 from sim_backend.pools.semantics import PEER, Semantics
 from sim_backend.pools.setup import KvLink, Setup
 from sim_backend.profile import Profile
-from sim_backend.splitwise import SYNTHETIC, Row, read_rows
 
 GPU_BYTES = 80 * 1024**3
 GPUS = 8

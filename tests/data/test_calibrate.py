@@ -10,10 +10,10 @@ import pytest
 
 from policies.errors import ConfigError, DataError
 from policies.models.latency import decode_s, prefill_s
-from sim_backend.calibrate import PREFILL_TOKENS_MAX, Calibration, calibrate, fit_profile
-from sim_backend.fit_report import calibrate_shipped, main, report_text
+from sim_backend.calibration.affine import PREFILL_TOKENS_MAX, Calibration, calibrate, fit_profile
+from sim_backend.calibration.fit_report import calibrate_shipped, main, report_text
+from sim_backend.calibration.splitwise import Row, medians, read_rows
 from sim_backend.profile import SHIPPED, load_profile, shipped_names
-from sim_backend.splitwise import Row, medians, read_rows
 
 pytestmark = pytest.mark.data
 ROOT = Path(__file__).parent.parent.parent

@@ -9,11 +9,11 @@ import pytest
 from policies.errors import ConfigError
 from policies.models.gpu_power import clock_factor
 from policies.models.latency import decode_s, prefill_s
-from sim_backend.fit_report import report_text
-from sim_backend.fits import Fit, nonnegative_fit, ramp_fit, relative_errors, rounded
-from sim_backend.hardware import HARDWARE, LLMS, Fact
+from sim_backend.calibration.fit_report import report_text
+from sim_backend.calibration.fits import Fit, nonnegative_fit, ramp_fit, relative_errors, rounded
+from sim_backend.calibration.hardware import HARDWARE, LLMS, Fact
+from sim_backend.calibration.profile_text import profile_text
 from sim_backend.profile import SECTIONS, SHIPPED, WHOLE, Profile, load_profile, parse_profile, shipped_names
-from sim_backend.profile_text import profile_text
 
 NAMES = ("dgx-a100__bloom-176b", "dgx-a100__llama2-70b", "dgx-h100__bloom-176b", "dgx-h100__llama2-70b")
 

@@ -4,15 +4,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
-from sim_backend.fits import Fit
-from sim_backend.hardware import Fact
+from sim_backend.calibration.fits import Fit
+from sim_backend.calibration.hardware import Fact
 from sim_backend.profile import DEFAULT, FITTED, SECTIONS, WHOLE
 
 
 def profile_text(name: str, command: str, facts: Mapping[str, Mapping[str, Fact]], fits: Mapping[str, Fit]) -> str:
     """The TOML file: sections of numbers, each followed by its sources and, where fitted, its errors."""
     lines = [
-        "# Written by the command below; a number is changed in sim_backend/hardware.py or by new measurements.",
+        "# Written by the command below; change numbers in sim_backend/calibration/hardware.py, or measure anew.",
         "# Fit errors are fractions of one. Abbreviations of sources: docs/data.md.",
         f"name = {_quoted(name)}",
         f"command = {_quoted(command)}",

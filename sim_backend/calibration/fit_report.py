@@ -1,4 +1,4 @@
-"""Calibrates every shipped profile again and writes how well the fits do: `python -m sim_backend.fit_report FILE`."""
+"""Every affine profile again, and how well the fits do: `python -m sim_backend.calibration.fit_report FILE`."""
 
 import argparse
 import sys
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policies.errors import OverwattError
-from sim_backend.calibrate import Calibration, calibrate
-from sim_backend.hardware import HARDWARE, LLMS
+from sim_backend.calibration.affine import Calibration, calibrate
+from sim_backend.calibration.hardware import HARDWARE, LLMS
 from sim_backend.profile import SECTIONS, SHIPPED
 from telemetry.whole_file import write_whole
 
@@ -22,9 +22,10 @@ _TITLES = {
 
 _HEAD = """# How well the profiles fit
 
-Written by `python -m sim_backend.fit_report $OVERWATT_DATA/splitwise-perf-model`, which also writes the profiles again;
-not edited by hand. Errors are |model / measured - 1| of the rounded parameters in the profile, over the points that the
-fit was made with; each point is the median of the repeats of one setting. Origins: [data.md](data.md).
+Written by `python -m sim_backend.calibration.fit_report $OVERWATT_DATA/splitwise-perf-model`, which also writes the
+profiles again; not edited by hand. Errors are |model / measured - 1| of the rounded parameters in the profile, over
+the points that the fit was made with; each point is the median of the repeats of one setting. Origins:
+[data.md](data.md).
 
 | profile | what | points | median error | worst error |
 |---|---|---:|---:|---:|
@@ -100,7 +101,7 @@ def _lines(items: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write profiles and report from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m sim_backend.fit_report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sim_backend.calibration.fit_report", description=__doc__)
     parser.add_argument("splitwise", type=Path, help="Splitwise's perf_model.csv, plain or gzipped, or its folder")
     parser.add_argument("--profiles", type=Path, default=SHIPPED, help="folder of the profiles (default: the shipped)")
     parser.add_argument("--report", type=Path, default=REPORT, help=f"the page (default: {REPORT})")

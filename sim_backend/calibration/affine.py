@@ -9,8 +9,8 @@ import numpy as np
 from policies.errors import ConfigError, DataError
 from policies.models.gpu_power import clock_ratio_at, prefill_ratio
 from policies.models.latency import decode_s, prefill_s
-from sim_backend.fits import Fit, nonnegative_fit, ramp_fit, relative_errors, rounded
-from sim_backend.hardware import (
+from sim_backend.calibration.fits import Fit, nonnegative_fit, ramp_fit, relative_errors, rounded
+from sim_backend.calibration.hardware import (
     CLOCK_LAW,
     ENGINE,
     HARDWARE,
@@ -27,8 +27,8 @@ from sim_backend.hardware import (
     Hardware,
     Llm,
 )
-from sim_backend.profile_text import profile_text
-from sim_backend.splitwise import Row, medians, read_rows
+from sim_backend.calibration.profile_text import profile_text
+from sim_backend.calibration.splitwise import Row, medians, read_rows
 from telemetry.whole_file import write_whole
 
 # An engine forms prefills of up to max_batch_tokens, or of one longer prompt alone; the longest measured had 8,192.
