@@ -79,7 +79,7 @@ fidelity: run-env ## compare the models with recordings again: docs/fidelity.md
 	@$(BIN)/python -m benchmarks.fidelity
 
 .PHONY: bench
-bench: run-env ## measure plant, cores, pools, screening tier, sweeps, start and work W (ten minutes)
+bench: run-env ## measure plant, cores, pools, screening tier, sweeps, start and work W
 	@$(BIN)/python -m benchmarks.plant_bench
 	@$(BIN)/python -m benchmarks.core_bench
 	@$(BIN)/python -m benchmarks.pools_bench speed

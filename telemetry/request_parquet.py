@@ -8,9 +8,9 @@ import numpy as np
 
 from policies.errors import ConfigError
 from telemetry.request_parquet_pages import check_sizes
-from telemetry.request_rows import Ints, fail, shown
+from telemetry.request_rows import Ints
 from telemetry.request_spool import Recorded
-from telemetry.request_text import reason
+from telemetry.trace_file import fail, reason, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

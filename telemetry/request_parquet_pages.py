@@ -7,7 +7,7 @@ are Thrift structs in the compact protocol.
 
 from typing import IO, NoReturn
 
-from telemetry.request_rows import fail
+from telemetry.trace_file import fail
 
 MAGIC = b"PAR1"
 MAX_FOOTER_BYTES = 4 * 2**20

@@ -4,12 +4,11 @@ import csv
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.errors import DataError
+from telemetry.trace_file import fail, shown
 
 Ints = NDArray[np.int64]
 Ticks = NDArray[np.int64] | NDArray[np.float64]
@@ -61,17 +60,6 @@ class Rows:
     output_tokens: Ints
     line: Ints | None
     """Line number of each row; None: consecutive lines from the first of the block."""
-
-
-def fail(name: str, line: int | None, text: str) -> NoReturn:
-    """Raise the one line that names the file, the place and the remedy."""
-    place = name if line is None else f"{name}, line {line}"
-    raise DataError(f"{place}: {text}")
-
-
-def shown(text: str) -> str:
-    """`text` in quotes, on one line, shortened."""
-    return ascii(text if len(text) <= 60 else text[:57] + "...")
 
 
 def decode(line: bytes, name: str, number: int) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.arrays import Vec
-from telemetry.request_rows import MAX_SPAN_S, MAX_TOKENS, Ints, fail
+from telemetry.request_rows import MAX_SPAN_S, MAX_TOKENS, Ints
+from telemetry.trace_file import fail
 
 REQUEST = np.dtype([("arrival_s", "<f8"), ("prompt_tokens", "<i4"), ("output_tokens", "<i4")])
 """One stored request, 16 bytes."""

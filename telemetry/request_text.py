@@ -4,21 +4,19 @@ import gzip
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NoReturn, cast
+from typing import IO, NoReturn
 
 import numpy as np
 
-from telemetry.request_rows import MAX_LINE_BYTES, fail
-from telemetry.unxz import Unxz
+from telemetry.request_rows import MAX_LINE_BYTES
+from telemetry.trace_file import fail, open_unpacked, reason
 
 CHUNK_BYTES = 512 * 1024
 """Text read at once: some ten thousand rows, so that numpy's cost per call does not show, in a few MB of memory."""
 HEAD_BYTES = 4096
 """Enough of a file to know its format: a header line, or the first block of an archive."""
-_GZIP_MAGIC = b"\x1f\x8b"
-_XZ_MAGIC = b"\xfd7zXZ\0"
 
 
 @contextmanager
@@ -28,28 +26,8 @@ def open_source(path: str | Path, name: str) -> Iterator["Source"]:
     Raises:
         DataError: it cannot be opened.
     """
-    with ExitStack() as opened:
-        try:
-            file = opened.enter_context(Path(path).open("rb"))
-            magic = file.peek(len(_XZ_MAGIC))[: len(_XZ_MAGIC)]
-        except FileNotFoundError:
-            fail(name, None, "no such file; check the path")
-        except IsADirectoryError:
-            fail(name, None, "is a folder; give a file in it")
-        except (OSError, ValueError) as error:
-            fail(name, None, f"cannot be read ({reason(error)}); check path and permissions")
-        stream: IO[bytes] = file
-        if magic.startswith(_GZIP_MAGIC):
-            stream = cast("IO[bytes]", opened.enter_context(gzip.GzipFile(fileobj=file)))
-        elif magic == _XZ_MAGIC:
-            stream = cast("IO[bytes]", Unxz(file))
+    with open_unpacked(path) as stream:
         yield Source(Path(path), name, stream)
-
-
-def reason(error: Exception) -> str:
-    """What the system says went wrong."""
-    strerror = getattr(error, "strerror", None)
-    return str(error) if strerror is None else str(strerror)
 
 
 class Source:

@@ -6,9 +6,10 @@ from typing import NoReturn
 import numpy as np
 
 from policies.arrays import Vec
-from telemetry.request_rows import MAX_SPAN_S, MAX_TOKENS, decode, fail, shown
+from telemetry.request_rows import MAX_SPAN_S, MAX_TOKENS, decode
 from telemetry.request_text import Source
 from telemetry.servegen import LENGTHS_S, WINDOW_S, Client, Lengths, ServeGen, TokenCounts
+from telemetry.trace_file import fail, shown
 
 RATE_COLUMNS = ("t_s", "requests_per_s", "active_clients")
 TOKEN_COLUMNS = (

@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from telemetry.request_rows import MAX_SPAN_S, MAX_TOKENS, decode, fail, shown
-from telemetry.request_text import Source, reason
+from telemetry.request_rows import MAX_SPAN_S, MAX_TOKENS, decode
+from telemetry.request_text import Source
 from telemetry.servegen import LENGTHS_S, WINDOW_S, Client, Lengths, ServeGen, TokenCounts
-from telemetry.trace_file import printable
+from telemetry.trace_file import fail, printable, reason, shown
 
 MAX_FILE_BYTES = 32 * 2**20
 """Largest file of one client; the largest published here has 4 MB."""

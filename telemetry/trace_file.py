@@ -73,7 +73,7 @@ def open_unpacked(path: str | Path) -> Iterator[IO[bytes]]:
         except IsADirectoryError:
             fail(name, None, "is a folder; give a file in it")
         except (OSError, ValueError) as error:
-            fail(name, None, f"cannot be read ({_reason(error)}); check path and permissions")
+            fail(name, None, f"cannot be read ({reason(error)}); check path and permissions")
         if magic.startswith(_GZIP_MAGIC):
             yield cast("IO[bytes]", opened.enter_context(gzip.GzipFile(fileobj=file)))
         elif magic.startswith(_XZ_MAGIC):
@@ -94,7 +94,7 @@ def read_bytes(stream: IO[bytes], size: int, name: str, done_bytes: int) -> byte
         fail(
             name,
             None,
-            f"damaged or cut short behind byte {done_bytes} of its content ({_reason(error)}); fetch it again",
+            f"damaged or cut short behind byte {done_bytes} of its content ({reason(error)}); fetch it again",
         )
 
 
@@ -143,6 +143,7 @@ def _check_length(line: bytes, name: str, number: int) -> None:
         fail(name, number, f"longer than {MAX_LINE_BYTES // 1024} KiB, so this is no recording; give a text file")
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What the system says went wrong."""
     strerror = getattr(error, "strerror", None)
     return str(error) if strerror is None else str(strerror)

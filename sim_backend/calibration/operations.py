@@ -29,6 +29,7 @@ from policies.models.operations import (
     prompt_attention,
     run,
 )
+from sim_backend.calibration.fits import rounded
 from sim_backend.calibration.op_recordings import (
     FLASH_HEAD_DIM,
     IDLE_W,
@@ -57,6 +58,8 @@ ROWS = 4_000
 """At most so many rows are fitted to, evenly spread over the file."""
 FACTORS = np.exp(np.array([-1.0, -0.5, -0.25, 0.25, 0.5, 1.0]))
 SWEEPS = 9
+DIGITS = 3
+"""To which fitted numbers are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,6 @@ SHARES = ("memory_efficiency", "overlap", "narrow_efficiency", "quantise_efficie
 """Parameters that are parts of a whole."""
 
 
-def rounded(value: float) -> float:
-    """To three significant digits."""
-    return float(f"{value:.3g}")
-
-
 def descend(loss: Callable[[Values], float], first: Values) -> Values:
     """Smallest loss by trying factors on one parameter after the other, ever closer to 1."""
     best, values = loss(first), dict(first)
@@ -119,7 +117,7 @@ def descend(loss: Callable[[Values], float], first: Values) -> Values:
             at = np.inf if name in SHARES and tried[name] > 1.0 else loss(tried)
             if at < best:
                 best, values = at, tried
-    return {name: rounded(value) for name, value in values.items()}
+    return {name: rounded(value, DIGITS) for name, value in values.items()}
 
 
 def some(rows: Flags) -> NDArray[np.intp]:
@@ -197,7 +195,9 @@ def fit_products8(products: Products, gpu: KernelGpu) -> tuple[MatrixKernel, tup
     fitted = products.narrow & products.readings.fitted
     small = fitted & (products.n <= 2_048.0) & (products.k <= 2_048.0) & (products.m <= 512.0)
     classes = host_class(products.m)
-    host = [rounded(float(np.median(products.readings.lasts_s[small & (classes == each)]))) for each in range(3)]
+    host = [
+        rounded(float(np.median(products.readings.lasts_s[small & (classes == each)])), DIGITS) for each in range(3)
+    ]
     # Where the host is the slower one, the time says nothing about the kernel.
     least_s = np.array(host)[classes]
     rows = some(fitted & (products.readings.lasts_s > 1.2 * least_s))
@@ -238,7 +238,7 @@ def kernels_of(values: Values) -> dict[str, ExpertKernel]:
         if kernel.type_bytes < 2.0:
             own["pair_s"] = values["narrow_pair_s"]
         if kind == "fp8_block":
-            own["launch_s"] = rounded(values["launch_s"] + values["blocks_s"])
+            own["launch_s"] = rounded(values["launch_s"] + values["blocks_s"], DIGITS)
         result[kind] = replace(kernel, **own)
     return result
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from telemetry.request_reading import Reading
-from telemetry.request_rows import fail
 from telemetry.request_spool import Intake
 from telemetry.request_text import Source, open_source
 from telemetry.servegen_aggregate import RATE_COLUMNS, TOKENS_SUFFIX, read_aggregate, tokens_beside, whole
-from telemetry.trace_file import printable
+from telemetry.trace_file import fail, printable
 from telemetry.trace_formats.requests_servegen import store_drawn
 
 _SUFFIX = "aggregate_10min.csv"

@@ -6,9 +6,10 @@ from typing import NoReturn
 import numpy as np
 
 from telemetry.request_reading import Reading
-from telemetry.request_rows import NS_PER_S, Rows, Schema, fail, is_header, parse_block, read_schema
+from telemetry.request_rows import NS_PER_S, Rows, Schema, is_header, parse_block, read_schema
 from telemetry.request_spool import Intake, Recorded, require_rows
 from telemetry.request_text import Lines, Source
+from telemetry.trace_file import fail
 
 
 def sniff(head: bytes, _path: Path) -> bool:

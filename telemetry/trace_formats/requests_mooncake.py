@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 
 from telemetry.request_reading import Reading
-from telemetry.request_rows import MAX_BLANK_LINES, MAX_SPAN_S, MAX_TOKENS, fail, shown
+from telemetry.request_rows import MAX_BLANK_LINES, MAX_SPAN_S, MAX_TOKENS
 from telemetry.request_spool import Intake, Recorded, require_rows
 from telemetry.request_text import Lines, Source
+from telemetry.trace_file import fail, shown
 
 BLOCK_TOKENS = 512
 """Tokens that one hash id stands for, as the traces' README says."""

@@ -8,10 +8,9 @@ import msgspec
 
 from policies.errors import ConfigError
 from telemetry.request_reading import MAX_FACTOR, Reading
-from telemetry.request_rows import fail, shown
 from telemetry.request_spool import Intake
 from telemetry.request_text import Source, open_source
-from telemetry.trace_file import printable
+from telemetry.trace_file import fail, printable, shown
 from telemetry.trace_formats import requests_aggregate, requests_servegen
 
 DAY_S = 86_400.0

@@ -7,14 +7,13 @@ from typing import NoReturn
 import numpy as np
 
 from telemetry.request_reading import Reading
-from telemetry.request_rows import fail
 from telemetry.request_spool import Intake, Recorded
 from telemetry.request_text import Source, open_source
 from telemetry.servegen import ServeGen
 from telemetry.servegen_aggregate import read_quantiles, tokens_beside, whole
 from telemetry.servegen_draw import drawn, expected_rows
 from telemetry.servegen_files import read_archive, read_folder
-from telemetry.trace_file import printable
+from telemetry.trace_file import fail, printable
 
 MAX_ROWS = 50_000_000
 """Requests kept at 16 bytes each; m-small would have 1.4 thousand million in its 14 days."""
